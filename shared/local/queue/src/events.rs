@@ -1,0 +1,1 @@
+//! EventBridge: buses, rules, targets and PutEvents.
