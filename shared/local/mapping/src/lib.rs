@@ -1,0 +1,1 @@
+//! What makes functions run by themselves: event source mappings, schedules, notifications and rules.
