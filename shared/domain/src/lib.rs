@@ -1,1 +1,12 @@
-//! domain
+//! The rules of Skylark and the ports they need: no I/O, no clock, no randomness, no environment.
+
+pub mod app;
+pub mod authorize;
+pub mod event;
+pub mod fault;
+pub mod id;
+pub mod inbox;
+pub mod seal;
+pub mod session;
+pub mod token;
+pub mod work;

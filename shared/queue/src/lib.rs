@@ -1,1 +1,11 @@
-//! queue
+//! SQS and EventBridge behind the domain's ports; a feature each.
+
+#[cfg(feature = "events")]
+mod events;
+#[cfg(feature = "sqs")]
+mod sqs;
+
+#[cfg(feature = "events")]
+pub use events::EventBridgeBus;
+#[cfg(feature = "sqs")]
+pub use sqs::{SqsParkedQueue, SqsWorkQueue};

@@ -1,0 +1,243 @@
+//! Authorization: from a person's answer to a sealed token, and a card that follows its session.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use time::{Duration, OffsetDateTime};
+
+use crate::app::{AppDirectory, AppFault, OpenApp};
+use crate::fault::{Denial, Fault, PortFault, Refusal, Remedy, chain};
+use crate::id::{AppId, MessageId, OpenId, SessionId};
+use crate::seal::{SealContext, SealFault, Sealer};
+use crate::session::{Outcome, Session, SessionFault, SessionStatus, SessionStore};
+use crate::token::{Profile, TokenPair, UserToken};
+use crate::work::{Doorbell, WorkQueue};
+
+/// A code that a person's approval gave, with what must be shown to exchange it.
+#[derive(Debug)]
+pub struct Approval {
+    pub code: SecretString,
+    /// The PKCE verifier and the redirect of the attempt; a code that came with a card click has neither.
+    pub attempt: Option<(SecretString, String)>,
+}
+
+/// What the vendor gives for a code.
+#[derive(Debug)]
+pub struct Grant {
+    pub pair: TokenPair,
+    pub scopes: Vec<String>,
+    pub expires_in: Duration,
+    pub refresh_expires_in: Option<Duration>,
+}
+
+/// What a card shows.
+#[derive(Debug, Clone, Copy)]
+pub struct CardView<'a> {
+    pub app_name: &'a str,
+    pub session: &'a Session,
+    /// Where the card's button leads.
+    pub authorize_url: &'a str,
+}
+
+/// The vendor's side of an authorization.
+#[async_trait]
+pub trait Vendor: Send + Sync {
+    /// Exchanges a code. Single use: the second exchange of a code is refused.
+    async fn exchange(&self, app: &OpenApp, approval: &Approval) -> Result<Grant, VendorFault>;
+
+    /// Whose token this is.
+    async fn profile(&self, app: &OpenApp, access_token: &SecretString) -> Result<(OpenId, Profile), VendorFault>;
+
+    /// Sends a card. The session's id is the idempotency key: called again within the hour, the same message.
+    async fn send_card(&self, app: &OpenApp, card: CardView<'_>) -> Result<MessageId, VendorFault>;
+
+    /// Makes a sent card show the session as it is. Called twice, the second call changes nothing.
+    async fn update_card(&self, app: &OpenApp, message_id: &MessageId, card: CardView<'_>) -> Result<(), VendorFault>;
+}
+
+/// Why the vendor did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum VendorFault {
+    /// Throttled, down or silent.
+    #[error("the vendor did not answer")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The vendor said no, and will say no again.
+    #[error("the vendor refused with code {code}: {message}")]
+    Refused { code: i64, message: String },
+    /// Our side of the contract is broken: wrong credentials, a missing scope, a malformed request.
+    #[error("the app is not set up for this (code {code}): {message}")]
+    Misconfigured { code: i64, message: String },
+}
+
+impl Fault for VendorFault {
+    fn remedy(&self) -> Remedy {
+        match self {
+            Self::Unavailable(_) => Remedy::Retry,
+            Self::Refused { .. } | Self::Misconfigured { .. } => Remedy::Reject(Refusal::Conflict),
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "vendor_unavailable",
+            Self::Refused { .. } => "vendor_refused",
+            Self::Misconfigured { .. } => "app_misconfigured",
+        }
+    }
+}
+
+/// The use cases, over the ports they need.
+pub struct Authorization {
+    pub apps: Arc<AppDirectory>,
+    pub sessions: Arc<dyn SessionStore>,
+    pub sealer: Arc<dyn Sealer>,
+    pub vendor: Arc<dyn Vendor>,
+    pub work: Arc<dyn WorkQueue>,
+}
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authorization").finish_non_exhaustive()
+    }
+}
+
+impl Authorization {
+    /// The session, if it belongs to this app.
+    pub async fn session(&self, app_id: &AppId, session_id: &SessionId) -> Result<Session, AuthorizeFault> {
+        let session = self.sessions.get(session_id).await?;
+        session.filter(|session| session.app_id == *app_id).ok_or(AuthorizeFault::Session(SessionFault::Unknown))
+    }
+
+    /// Exchanges an approval, seals the tokens and completes the session, in one durable step at the end. An approval that the vendor
+    /// refuses for good fails the session; one that could not be exchanged now leaves it open.
+    pub async fn complete(&self, session: &Session, approval: &Approval, now: OffsetDateTime) -> Result<Session, AuthorizeFault> {
+        session.must_be_open(now)?;
+        let app = self.apps.enabled(&session.app_id, now).await?;
+        let grant = match self.vendor.exchange(&app, approval).await {
+            Err(VendorFault::Refused { code, message }) => {
+                self.end(session, Outcome::Failed(code.to_string()), None).await?;
+                return Err(VendorFault::Refused { code, message }.into());
+            }
+            grant => grant?,
+        };
+        let (open_id, profile) = self.vendor.profile(&app, &grant.pair.access_token).await?;
+        if open_id != session.open_id {
+            // Somebody else followed the link. Their grant is not kept, and the session stays open for whom it was meant.
+            return Err(AuthorizeFault::OtherPerson);
+        }
+        let place =
+            SealContext::UserToken { app_id: &session.app_id, tenant_key: &profile.tenant_key, open_id: &open_id };
+        let pair = grant.pair.seal(place, self.sealer.as_ref()).await.map_err(AuthorizeFault::Seal)?;
+        let token = UserToken {
+            app_id: session.app_id.clone(),
+            open_id,
+            profile,
+            scopes: grant.scopes,
+            pair,
+            access_expires_at: now + grant.expires_in,
+            refresh_expires_at: grant.refresh_expires_in.map(|left| now + left),
+            authorized_at: now,
+        };
+        self.end(session, Outcome::Completed, Some(&token)).await
+    }
+
+    /// Ends the session because the person said no.
+    pub async fn reject(&self, session: &Session) -> Result<Session, AuthorizeFault> {
+        self.end(session, Outcome::Rejected, None).await
+    }
+
+    /// Ends the session because nobody answered in time.
+    pub async fn expire(&self, session: &Session) -> Result<Session, AuthorizeFault> {
+        self.end(session, Outcome::Expired, None).await
+    }
+
+    async fn end(&self, session: &Session, outcome: Outcome, token: Option<&UserToken>) -> Result<Session, AuthorizeFault> {
+        let ended = session.ended(outcome)?;
+        if let Err(fault) = self.sessions.end(&ended, token).await {
+            if !matches!(fault, PortFault::Conflict { .. }) {
+                return Err(fault.into());
+            }
+            // Somebody was faster: the same end is success, another one is theirs to keep.
+            let stored = self.session(&session.app_id, &session.session_id).await?;
+            return if stored.status == ended.status { Ok(stored) } else { Err(SessionFault::Ended(stored.status).into()) };
+        }
+        // The table's stream rings too; this ring only makes it quick.
+        if let Err(fault) = self.work.ring(&Doorbell::for_session(&ended)).await {
+            tracing::warn!(session.id = %ended.session_id, error = %chain(&fault), "The bell was not rung; the stream will");
+        }
+        Ok(ended)
+    }
+
+    /// Sends the session's card, or makes it show where the session stands. Called for a card that is up to date, it does nothing.
+    pub async fn follow(&self, session_id: &SessionId, public_url: &str, now: OffsetDateTime) -> Result<(), AuthorizeFault> {
+        let Some(session) = self.sessions.get(session_id).await?.filter(Session::card_is_behind) else {
+            return Ok(());
+        };
+        let app = self.apps.enabled(&session.app_id, now).await?;
+        let authorize_url = authorize_url(public_url, &session);
+        let card = CardView { app_name: &app.app.name, session: &session, authorize_url: &authorize_url };
+        let message_id = match &session.message_id {
+            // A session that ended before its card went out needs none.
+            None if session.status != SessionStatus::Pending => return Ok(()),
+            None => self.vendor.send_card(&app, card).await?,
+            Some(message_id) => {
+                match self.vendor.update_card(&app, message_id, card).await {
+                    // Recalled, too old, or the chat is gone: nobody can see it, so there is nothing left to do.
+                    Ok(()) | Err(VendorFault::Refused { .. }) => message_id.clone(),
+                    Err(fault) => return Err(fault.into()),
+                }
+            }
+        };
+        self.sessions.card_shown(session_id, &message_id, session.version).await?;
+        Ok(())
+    }
+}
+
+/// Where the card's button leads.
+#[must_use]
+pub fn authorize_url(public_url: &str, session: &Session) -> String {
+    format!("{public_url}/lark/{}/oauth/start?session_id={}", session.app_id, session.session_id)
+}
+
+/// Why an authorization did not go through.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorizeFault {
+    #[error("the app cannot be used")]
+    App(#[from] AppFault),
+    #[error(transparent)]
+    Session(#[from] SessionFault),
+    #[error("the request was meant for somebody else")]
+    OtherPerson,
+    #[error("the vendor's part failed")]
+    Vendor(#[from] VendorFault),
+    #[error("the tokens could not be sealed")]
+    Seal(#[source] SealFault),
+    #[error("a store failed")]
+    Store(#[from] PortFault),
+}
+
+impl Fault for AuthorizeFault {
+    fn remedy(&self) -> Remedy {
+        match self {
+            Self::App(fault) => fault.remedy(),
+            Self::Session(fault) => fault.remedy(),
+            Self::OtherPerson => Remedy::Deny(Denial::Forbidden),
+            Self::Vendor(fault) => fault.remedy(),
+            Self::Seal(fault) => fault.remedy(),
+            Self::Store(fault) => fault.remedy(),
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::App(fault) => fault.code(),
+            Self::Session(fault) => fault.code(),
+            Self::OtherPerson => "other_person",
+            Self::Vendor(fault) => fault.code(),
+            Self::Seal(fault) => fault.code(),
+            Self::Store(fault) => fault.code(),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Identifiers, each a type of its own: a card token cannot be passed where a message id is meant.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not an identifier.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{field}` must be {expected}")]
+pub struct IdError {
+    pub field: &'static str,
+    pub expected: &'static str,
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $field:literal, $expected:literal, $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks the form; whether it exists is for a store to say.
+            pub fn parse(text: impl Into<String>) -> Result<Self, IdError> {
+                let text = text.into();
+                let valid: fn(&str) -> bool = $valid;
+                if valid(&text) { Ok(Self(text)) } else { Err(IdError { field: $field, expected: $expected }) }
+            }
+
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                Self::parse(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+    };
+}
+
+/// Characters that are safe inside a key, a URL path and a log line.
+fn word(text: &str, max: usize) -> bool {
+    (1..=max).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+}
+
+text_id!(
+    /// A Lark app (`cli_..`).
+    AppId, "app_id", "1 to 64 letters, digits, `_`, `-` or `.`", |t| word(t, 64)
+);
+text_id!(
+    /// A person as one app sees them (`ou_..`).
+    OpenId, "open_id", "1 to 128 letters, digits, `_`, `-` or `.`", |t| word(t, 128)
+);
+text_id!(
+    /// A message in Lark (`om_..`).
+    MessageId, "message_id", "1 to 128 letters, digits, `_`, `-` or `.`", |t| word(t, 128)
+);
+text_id!(
+    /// An event or click as the vendor numbers it, the same on every retry.
+    EventId, "event_id", "1 to 128 visible ASCII characters", |t| (1..=128).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_graphic())
+);
+text_id!(
+    /// An authorization session (a UUID).
+    SessionId, "session_id", "a UUID", |t| uuid::Uuid::try_parse(t).is_ok_and(|u| u.as_hyphenated().to_string() == t)
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_cannot_smuggle_a_key_separator() {
+        for bad in ["", "a#b", "a/b", "a b", "a\n", "é", &"x".repeat(65)] {
+            assert!(AppId::parse(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(AppId::parse("cli_a1b2").unwrap().as_str(), "cli_a1b2");
+    }
+
+    #[test]
+    fn a_session_id_is_a_uuid_in_its_usual_form() {
+        assert!(SessionId::parse("6f9619ff-8b86-4d01-b42d-00cf4fc964ff").is_ok());
+        for bad in ["6F9619FF-8B86-4D01-B42D-00CF4FC964FF", "6f9619ff8b864d01b42d00cf4fc964ff", "x"] {
+            assert_eq!(SessionId::parse(bad).unwrap_err().to_string(), "`session_id` must be a UUID");
+        }
+    }
+}

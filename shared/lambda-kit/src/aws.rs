@@ -1,0 +1,27 @@
+//! AWS clients: their configuration is loaded once per process.
+
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
+use aws_smithy_http_client::Builder;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+
+/// Amazon Root CA 1 to 4 and Starfield Services Root G2: all that an AWS endpoint is signed by. Reading the system's whole store
+/// instead is most of an SDK's start-up time.
+const AMAZON_ROOTS: &[u8] = include_bytes!("../roots/amazon.pem");
+
+/// Region, credentials and `AWS_ENDPOINT_URL` from the environment.
+pub async fn config() -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).load().await
+}
+
+/// An HTTP client that trusts Amazon's roots only.
+#[must_use]
+pub fn http_client() -> SharedHttpClient {
+    let builder = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+    let roots = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
+    match TlsContext::builder().with_trust_store(roots).build() {
+        Ok(context) => builder.tls_context(context).build_https(),
+        // Building a context from roots that are compiled in cannot fail; the system's store is the safe answer if it ever does.
+        Err(_) => builder.build_https(),
+    }
+}

@@ -1,0 +1,164 @@
+//! SQS batches with partial failures.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
+use domain::fault::Fault;
+use domain::work::ParkedQueue;
+use futures_util::future::join_all;
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use serde_json::{Value, json};
+
+use crate::parking::{Settled, settle};
+
+/// One message of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub message_id: String,
+    pub body: String,
+    /// The message group, on a FIFO queue.
+    pub group: Option<String>,
+}
+
+/// Runs a function on a FIFO queue. Groups are worked on at the same time, the messages of one group one after the other; after a
+/// failure the rest of that group is reported too, so that its order holds, and no other group is.
+pub async fn run_fifo<H, F, E>(handle: H, parked: &dyn ParkedQueue) -> Result<(), Error>
+where
+    H: Fn(Record) -> F + Sync,
+    F: Future<Output = Result<(), E>> + Send,
+    E: Fault + Send,
+{
+    lambda_runtime::run(service_fn(|event: LambdaEvent<SqsEvent>| fifo(event.payload, &handle, parked))).await
+}
+
+async fn fifo<H, F, E>(event: SqsEvent, handle: &H, parked: &dyn ParkedQueue) -> Result<SqsBatchResponse, Error>
+where
+    H: Fn(Record) -> F + Sync,
+    F: Future<Output = Result<(), E>> + Send,
+    E: Fault + Send,
+{
+    let mut groups: BTreeMap<Option<String>, Vec<Record>> = BTreeMap::new();
+    for message in event.records {
+        // A message without an id cannot be reported; failing the batch brings it back whole.
+        let message_id = message.message_id.ok_or("a message has no id")?;
+        let group = message.attributes.get("MessageGroupId").cloned();
+        let record = Record { message_id, body: message.body.unwrap_or_default(), group: group.clone() };
+        groups.entry(group).or_default().push(record);
+    }
+    let failed = join_all(groups.into_values().map(|records| in_turn(records, handle, parked))).await;
+    let mut response = SqsBatchResponse::default();
+    response.batch_item_failures = failed
+        .into_iter()
+        .flatten()
+        .map(|id| {
+            let mut failure = BatchItemFailure::default();
+            failure.item_identifier = id;
+            failure
+        })
+        .collect();
+    Ok(response)
+}
+
+/// Works through one group and names what must come again.
+async fn in_turn<H, F, E>(records: Vec<Record>, handle: &H, parked: &dyn ParkedQueue) -> Vec<String>
+where
+    H: Fn(Record) -> F,
+    F: Future<Output = Result<(), E>>,
+    E: Fault,
+{
+    let mut records = records.into_iter();
+    for record in records.by_ref() {
+        let id = record.message_id.clone();
+        let payload = evidence(&record);
+        if settle(handle(record).await, || payload, parked).await == Settled::Again {
+            return std::iter::once(id).chain(records.map(|rest| rest.message_id)).collect();
+        }
+    }
+    Vec::new()
+}
+
+fn evidence(record: &Record) -> Value {
+    json!({ "message_id": record.message_id, "body": record.body, "group": record.group })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use domain::fault::{PortFault, Refusal, Remedy};
+    use testkit::MemoryQueue;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("made to fail")]
+    struct Made(Remedy);
+
+    impl Fault for Made {
+        fn remedy(&self) -> Remedy {
+            self.0
+        }
+        fn code(&self) -> &'static str {
+            "made"
+        }
+    }
+
+    fn batch(messages: &[(&str, &str)]) -> SqsEvent {
+        let records: Vec<Value> = messages
+            .iter()
+            .map(|(id, group)| json!({"messageId": id, "body": id, "attributes": {"MessageGroupId": group}}))
+            .collect();
+        serde_json::from_value(json!({ "Records": records })).unwrap()
+    }
+
+    async fn check(messages: &[(&str, &str)], fails: &[(&str, Remedy)], done: &[&str], again: &[&str], kept: usize) {
+        let seen = Mutex::new(Vec::new());
+        let queue = MemoryQueue::default();
+        let handle = async |record: Record| match fails.iter().find(|(id, _)| *id == record.message_id) {
+            Some((_, remedy)) => Err(Made(*remedy)),
+            None => {
+                seen.lock().unwrap().push(record.message_id);
+                Ok(())
+            }
+        };
+        let response = fifo(batch(messages), &handle, &queue).await.unwrap();
+        let mut reported: Vec<String> = response.batch_item_failures.into_iter().map(|f| f.item_identifier).collect();
+        reported.sort();
+        let mut seen = seen.into_inner().unwrap();
+        seen.sort();
+        assert_eq!((seen, reported, queue.parked().len()), (
+            done.iter().map(|s| (*s).to_owned()).collect(),
+            again.iter().map(|s| (*s).to_owned()).collect(),
+            kept,
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_failure_holds_back_the_rest_of_its_group_and_no_other() {
+        let messages = [("a1", "a"), ("b1", "b"), ("a2", "a"), ("b2", "b"), ("a3", "a")];
+        check(&messages, &[("a2", Remedy::Retry)], &["a1", "b1", "b2"], &["a2", "a3"], 0).await;
+    }
+
+    #[tokio::test]
+    async fn poison_is_parked_with_its_evidence_and_blocks_nobody() {
+        let messages = [("a1", "a"), ("a2", "a")];
+        check(&messages, &[("a1", Remedy::Reject(Refusal::Invalid))], &["a2"], &[], 1).await;
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_parked_comes_again() {
+        let queue = MemoryQueue::default();
+        queue.down.store(true, std::sync::atomic::Ordering::SeqCst);
+        let handle = async |_: Record| Err::<(), _>(Made(Remedy::Reject(Refusal::Invalid)));
+        let response = fifo(batch(&[("a1", "a")]), &handle, &queue).await.unwrap();
+        assert_eq!(response.batch_item_failures.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_port_fault_is_tried_again() {
+        let handle = async |_: Record| Err::<(), _>(PortFault::Conflict { operation: "x" });
+        let response = fifo(batch(&[("a1", "a")]), &handle, &MemoryQueue::default()).await.unwrap();
+        assert_eq!(response.batch_item_failures.len(), 1);
+    }
+}

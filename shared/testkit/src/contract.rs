@@ -1,0 +1,112 @@
+//! What every adapter of a port must do, whatever is behind it. Each function expects an empty store.
+
+use domain::app::{AppStatus, AppStore};
+use domain::fault::PortFault;
+use domain::id::{EventId, MessageId};
+use domain::inbox::{Acceptance, CLAIM, Claim, Inbox};
+use domain::session::{Outcome, SESSION_LIFE, SessionStatus, SessionStore};
+use domain::token::TokenStore;
+use futures_util::future::join_all;
+use time::Duration;
+
+use crate::sample::{self, NOW};
+
+/// Apps: created once, changed only by who saw the last version.
+pub async fn apps(store: &dyn AppStore) {
+    let app = sample::app("cli_b");
+    assert_eq!(store.get(&app.app_id).await.unwrap(), None);
+    store.put(&app).await.unwrap();
+    assert_eq!(store.get(&app.app_id).await.unwrap().as_ref(), Some(&app));
+    assert!(matches!(store.put(&app).await, Err(PortFault::Conflict { .. })), "created twice");
+
+    let mut changed = app.clone();
+    changed.status = AppStatus::Disabled;
+    changed.version = 2;
+    store.put(&changed).await.unwrap();
+    assert!(matches!(store.put(&changed).await, Err(PortFault::Conflict { .. })), "changed from a stale version");
+    assert_eq!(store.get(&app.app_id).await.unwrap(), Some(changed.clone()));
+
+    store.put(&sample::app("cli_a")).await.unwrap();
+    let ids: Vec<String> = store.list().await.unwrap().iter().map(|a| a.app_id.to_string()).collect();
+    assert_eq!(ids, ["cli_a", "cli_b"]);
+}
+
+/// The inbox: accepted once, claimed by one at a time, finished once.
+pub async fn inbox(inbox: &dyn Inbox) {
+    let entry = sample::entry("cli_a", "ev1");
+    let (app, event) = (&entry.app_id, &entry.event_id);
+    assert_eq!(inbox.claim(app, event, NOW).await.unwrap(), Claim::Missing);
+
+    let answers = join_all((0..20).map(|_| inbox.accept(&entry))).await;
+    let new = answers.into_iter().filter(|a| matches!(a, Ok(Acceptance::New))).count();
+    assert_eq!(new, 1, "of twenty at once, one is new");
+    assert_eq!(inbox.accept(&sample::entry("cli_b", "ev1")).await.unwrap(), Acceptance::New, "ids belong to their app");
+
+    let claims = join_all((0..20).map(|_| inbox.claim(app, event, NOW))).await;
+    let taken: Vec<_> = claims.into_iter().filter_map(Result::ok).filter(|c| matches!(c, Claim::Taken(_))).collect();
+    assert_eq!(taken, [Claim::Taken(entry.clone())], "of twenty at once, one gets it, whole");
+    assert_eq!(inbox.claim(app, event, NOW + CLAIM - Duration::seconds(1)).await.unwrap(), Claim::Busy);
+
+    inbox.release(app, event).await.unwrap();
+    assert!(matches!(inbox.claim(app, event, NOW).await.unwrap(), Claim::Taken(_)), "a released entry is free");
+    assert!(matches!(inbox.claim(app, event, NOW + CLAIM).await.unwrap(), Claim::Taken(_)), "a dead worker's claim ends");
+
+    inbox.finish(app, event).await.unwrap();
+    inbox.finish(app, event).await.unwrap();
+    inbox.release(app, event).await.unwrap();
+    assert_eq!(inbox.claim(app, event, NOW + CLAIM * 2).await.unwrap(), Claim::Done);
+    assert_eq!(inbox.accept(&entry).await.unwrap(), Acceptance::Seen, "done is remembered");
+    inbox.finish(app, &EventId::parse("never-came").unwrap()).await.unwrap();
+}
+
+/// Sessions: end once, with their token or not at all; the card only moves forward.
+pub async fn sessions<S: SessionStore + TokenStore>(store: &S) {
+    let session = sample::session(1);
+    let id = &session.session_id;
+    store.create(&session).await.unwrap();
+    assert!(matches!(store.create(&session).await, Err(PortFault::Conflict { .. })));
+    assert_eq!(SessionStore::get(store, id).await.unwrap().as_ref(), Some(&session));
+    assert_eq!(SessionStore::get(store, &sample::session_id(9)).await.unwrap(), None);
+
+    let message = MessageId::parse("om_1").unwrap();
+    store.card_shown(id, &message, 1).await.unwrap();
+
+    let completed = session.ended(Outcome::Completed).unwrap();
+    let rejected = session.ended(Outcome::Rejected).unwrap();
+    let token = sample::token("first");
+    store.end(&completed, Some(&token)).await.unwrap();
+    let late = sample::token("late");
+    assert!(matches!(store.end(&rejected, Some(&late)).await, Err(PortFault::Conflict { .. })), "ends once");
+    assert_eq!(TokenStore::get(store, &token.app_id, &token.open_id).await.unwrap(), Some(token), "no half of it");
+
+    let stored = SessionStore::get(store, id).await.unwrap().unwrap();
+    assert_eq!((stored.status, stored.version), (SessionStatus::Completed, 2));
+    assert_eq!((stored.message_id.as_ref(), stored.shown_version), (Some(&message), 1), "ending keeps the card's state");
+    store.card_shown(id, &message, 2).await.unwrap();
+    store.card_shown(id, &message, 1).await.unwrap();
+    assert_eq!(SessionStore::get(store, id).await.unwrap().unwrap().shown_version, 2, "never goes back");
+
+    overdue(store).await;
+    attempts(store).await;
+}
+
+async fn overdue(store: &impl SessionStore) {
+    let (early, other) = (sample::session(2), sample::session(3));
+    store.create(&early).await.unwrap();
+    store.create(&other).await.unwrap();
+    assert_eq!(store.overdue(NOW + SESSION_LIFE - Duration::seconds(1), 10).await.unwrap(), []);
+    assert_eq!(store.overdue(NOW + SESSION_LIFE, 10).await.unwrap().len(), 2);
+    assert_eq!(store.overdue(NOW + SESSION_LIFE, 1).await.unwrap().len(), 1);
+    store.end(&early.ended(Outcome::Failed("20065".to_owned())).unwrap(), None).await.unwrap();
+    assert_eq!(store.overdue(NOW + SESSION_LIFE, 10).await.unwrap(), [other.session_id], "an ended session is not due");
+    let failed = store.get(&early.session_id).await.unwrap().unwrap();
+    assert_eq!((failed.status, failed.failure.as_deref()), (SessionStatus::Failed, Some("20065")));
+}
+
+async fn attempts(store: &impl SessionStore) {
+    let attempt = sample::attempt("abc");
+    store.put_attempt(&attempt).await.unwrap();
+    let taken = join_all((0..20).map(|_| store.take_attempt("abc"))).await;
+    let taken: Vec<_> = taken.into_iter().filter_map(|t| t.unwrap()).collect();
+    assert_eq!(taken, [attempt], "of twenty at once, one takes it");
+}

@@ -1,0 +1,295 @@
+//! The ports in memory, with switchable failures.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use domain::app::{App, AppStore};
+use domain::event::{EventBus, Fact};
+use domain::fault::PortFault;
+use domain::id::{AppId, EventId, MessageId, OpenId, SessionId};
+use domain::inbox::{Acceptance, CLAIM, Claim, Entry, Inbox};
+use domain::seal::{SealContext, SealFault, Sealed, Sealer};
+use domain::session::{Attempt, Session, SessionStatus, SessionStore};
+use domain::token::{TokenStore, UserToken};
+use domain::work::{Doorbell, Parked, ParkedQueue, WorkQueue};
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret, SecretSlice};
+use time::OffsetDateTime;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum EntryState {
+    Accepted,
+    Claimed(OffsetDateTime),
+    Done,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    apps: HashMap<AppId, App>,
+    inbox: HashMap<(AppId, EventId), (Entry, EntryState)>,
+    sessions: HashMap<SessionId, Session>,
+    attempts: HashMap<String, Attempt>,
+    tokens: HashMap<(AppId, OpenId), UserToken>,
+}
+
+/// A table in memory.
+#[derive(Debug, Default)]
+pub struct MemoryTable {
+    tables: Mutex<Tables>,
+}
+
+impl MemoryTable {
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().expect("no test panics while it holds the table")
+    }
+}
+
+fn conflict<T>(operation: &'static str) -> Result<T, PortFault> {
+    Err(PortFault::Conflict { operation })
+}
+
+fn unavailable<T>(operation: &'static str) -> Result<T, PortFault> {
+    Err(PortFault::Unavailable { operation, cause: "switched off".into() })
+}
+
+#[async_trait]
+impl AppStore for MemoryTable {
+    async fn get(&self, app_id: &AppId) -> Result<Option<App>, PortFault> {
+        Ok(self.lock().apps.get(app_id).cloned())
+    }
+
+    async fn put(&self, app: &App) -> Result<(), PortFault> {
+        let mut tables = self.lock();
+        let stored = tables.apps.get(&app.app_id).map_or(0, |a| a.version);
+        if app.version != stored + 1 {
+            return conflict("put app");
+        }
+        tables.apps.insert(app.app_id.clone(), app.clone());
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<App>, PortFault> {
+        let mut apps: Vec<App> = self.lock().apps.values().cloned().collect();
+        apps.sort_by(|a, b| a.app_id.cmp(&b.app_id));
+        Ok(apps)
+    }
+}
+
+#[async_trait]
+impl Inbox for MemoryTable {
+    async fn accept(&self, entry: &Entry) -> Result<Acceptance, PortFault> {
+        let mut tables = self.lock();
+        let key = (entry.app_id.clone(), entry.event_id.clone());
+        if tables.inbox.contains_key(&key) {
+            return Ok(Acceptance::Seen);
+        }
+        tables.inbox.insert(key, (entry.clone(), EntryState::Accepted));
+        Ok(Acceptance::New)
+    }
+
+    async fn claim(&self, app_id: &AppId, event_id: &EventId, now: OffsetDateTime) -> Result<Claim, PortFault> {
+        let mut tables = self.lock();
+        let Some((entry, state)) = tables.inbox.get_mut(&(app_id.clone(), event_id.clone())) else {
+            return Ok(Claim::Missing);
+        };
+        match *state {
+            EntryState::Done => Ok(Claim::Done),
+            EntryState::Claimed(until) if now < until => Ok(Claim::Busy),
+            _ => {
+                *state = EntryState::Claimed(now + CLAIM);
+                Ok(Claim::Taken(entry.clone()))
+            }
+        }
+    }
+
+    async fn finish(&self, app_id: &AppId, event_id: &EventId) -> Result<(), PortFault> {
+        self.leave(app_id, event_id, EntryState::Done);
+        Ok(())
+    }
+
+    async fn release(&self, app_id: &AppId, event_id: &EventId) -> Result<(), PortFault> {
+        self.leave(app_id, event_id, EntryState::Accepted);
+        Ok(())
+    }
+}
+
+impl MemoryTable {
+    fn leave(&self, app_id: &AppId, event_id: &EventId, next: EntryState) {
+        if let Some((_, state @ EntryState::Claimed(_))) =
+            self.lock().inbox.get_mut(&(app_id.clone(), event_id.clone()))
+        {
+            *state = next;
+        }
+    }
+}
+
+#[async_trait]
+impl SessionStore for MemoryTable {
+    async fn get(&self, session_id: &SessionId) -> Result<Option<Session>, PortFault> {
+        Ok(self.lock().sessions.get(session_id).cloned())
+    }
+
+    async fn create(&self, session: &Session) -> Result<(), PortFault> {
+        let mut tables = self.lock();
+        if tables.sessions.contains_key(&session.session_id) {
+            return conflict("create session");
+        }
+        tables.sessions.insert(session.session_id.clone(), session.clone());
+        Ok(())
+    }
+
+    async fn end(&self, session: &Session, token: Option<&UserToken>) -> Result<(), PortFault> {
+        let mut tables = self.lock();
+        match tables.sessions.get_mut(&session.session_id) {
+            Some(stored) if stored.version + 1 == session.version && stored.status == SessionStatus::Pending => {
+                stored.status = session.status;
+                stored.failure.clone_from(&session.failure);
+                stored.version = session.version;
+            }
+            _ => return conflict("end session"),
+        }
+        if let Some(token) = token {
+            tables.tokens.insert((token.app_id.clone(), token.open_id.clone()), token.clone());
+        }
+        Ok(())
+    }
+
+    async fn card_shown(&self, session_id: &SessionId, message_id: &MessageId, version: u64) -> Result<(), PortFault> {
+        if let Some(session) = self.lock().sessions.get_mut(session_id).filter(|s| s.shown_version < version) {
+            session.shown_version = version;
+            session.message_id = Some(message_id.clone());
+        }
+        Ok(())
+    }
+
+    async fn put_attempt(&self, attempt: &Attempt) -> Result<(), PortFault> {
+        self.lock().attempts.insert(attempt.state_hash.clone(), attempt.clone());
+        Ok(())
+    }
+
+    async fn take_attempt(&self, state_hash: &str) -> Result<Option<Attempt>, PortFault> {
+        Ok(self.lock().attempts.remove(state_hash))
+    }
+
+    async fn overdue(&self, now: OffsetDateTime, limit: u32) -> Result<Vec<SessionId>, PortFault> {
+        let tables = self.lock();
+        let mut due: Vec<&Session> =
+            tables.sessions.values().filter(|s| s.status == SessionStatus::Pending && s.expires_at <= now).collect();
+        due.sort_by_key(|s| (s.expires_at, s.session_id.clone()));
+        Ok(due.into_iter().take(limit as usize).map(|s| s.session_id.clone()).collect())
+    }
+}
+
+#[async_trait]
+impl TokenStore for MemoryTable {
+    async fn get(&self, app_id: &AppId, open_id: &OpenId) -> Result<Option<UserToken>, PortFault> {
+        Ok(self.lock().tokens.get(&(app_id.clone(), open_id.clone())).cloned())
+    }
+}
+
+/// A work queue and a parked queue in memory. While `down`, nothing goes in.
+#[derive(Debug, Default)]
+pub struct MemoryQueue {
+    pub down: std::sync::atomic::AtomicBool,
+    rung: Mutex<Vec<Doorbell>>,
+    parked: Mutex<Vec<Parked>>,
+}
+
+impl MemoryQueue {
+    #[must_use]
+    pub fn rung(&self) -> Vec<Doorbell> {
+        self.rung.lock().expect("not poisoned").clone()
+    }
+
+    #[must_use]
+    pub fn parked(&self) -> Vec<Parked> {
+        self.parked.lock().expect("not poisoned").clone()
+    }
+
+    fn is_down(&self) -> bool {
+        self.down.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl WorkQueue for MemoryQueue {
+    async fn ring(&self, bell: &Doorbell) -> Result<(), PortFault> {
+        if self.is_down() {
+            return unavailable("ring");
+        }
+        self.rung.lock().expect("not poisoned").push(bell.clone());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ParkedQueue for MemoryQueue {
+    async fn park(&self, parked: &Parked) -> Result<(), PortFault> {
+        if self.is_down() {
+            return unavailable("park");
+        }
+        self.parked.lock().expect("not poisoned").push(parked.clone());
+        Ok(())
+    }
+}
+
+/// A bus that remembers what was published.
+#[derive(Debug, Default)]
+pub struct MemoryBus {
+    published: Mutex<Vec<Fact>>,
+}
+
+impl MemoryBus {
+    #[must_use]
+    pub fn published(&self) -> Vec<Fact> {
+        self.published.lock().expect("not poisoned").clone()
+    }
+}
+
+#[async_trait]
+impl EventBus for MemoryBus {
+    async fn publish(&self, facts: &[Fact]) -> Result<(), PortFault> {
+        self.published.lock().expect("not poisoned").extend_from_slice(facts);
+        Ok(())
+    }
+}
+
+/// A sealer that hides nothing and still refuses a record in the wrong place.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct PlainSealer;
+
+#[async_trait]
+impl Sealer for PlainSealer {
+    async fn seal(&self, context: SealContext<'_>, secret: &SecretSlice<u8>) -> Result<Sealed, SealFault> {
+        let text = String::from_utf8_lossy(secret.expose_secret()).into_owned();
+        Ok(Sealed(format!("{:?}|{text}", context.pairs())))
+    }
+
+    async fn open(&self, context: SealContext<'_>, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, SealFault> {
+        let place = format!("{:?}|", context.pairs());
+        let text = sealed.0.strip_prefix(&place).ok_or(SealFault::Damaged)?;
+        Ok(Zeroizing::new(text.as_bytes().to_vec()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MemoryTable;
+    use crate::contract;
+
+    #[tokio::test]
+    async fn keeps_the_contract_of_apps() {
+        contract::apps(&MemoryTable::default()).await;
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract_of_the_inbox() {
+        contract::inbox(&MemoryTable::default()).await;
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract_of_sessions() {
+        contract::sessions(&MemoryTable::default()).await;
+    }
+}

@@ -1,0 +1,94 @@
+//! Values that tests share.
+
+use domain::app::{App, AppStatus, Brand};
+use domain::id::{AppId, EventId, OpenId, SessionId};
+use domain::inbox::{Entry, EntryKind};
+use domain::seal::Sealed;
+use domain::session::{Attempt, CardStyle, Session, SessionRequest};
+use domain::token::{Profile, UserToken};
+use time::macros::datetime;
+use time::{Duration, OffsetDateTime};
+
+/// Whole seconds, as DynamoDB compares them.
+pub const NOW: OffsetDateTime = datetime!(2026-11-21 09:00 UTC);
+
+#[must_use]
+pub fn app_id(id: &str) -> AppId {
+    AppId::parse(id).unwrap()
+}
+
+#[must_use]
+pub fn open_id(id: &str) -> OpenId {
+    OpenId::parse(id).unwrap()
+}
+
+#[must_use]
+pub fn session_id(n: u32) -> SessionId {
+    SessionId::parse(format!("00000000-0000-4000-8000-{n:012x}")).unwrap()
+}
+
+#[must_use]
+pub fn app(id: &str) -> App {
+    App {
+        app_id: app_id(id),
+        name: "考勤助手 🕘".to_owned(),
+        brand: Brand::Feishu,
+        status: AppStatus::Enabled,
+        secrets: Sealed("{}".to_owned()),
+        created_at: NOW,
+        created_by: "ann".to_owned(),
+        updated_at: NOW,
+        updated_by: "ann".to_owned(),
+        version: 1,
+    }
+}
+
+#[must_use]
+pub fn entry(app: &str, event: &str) -> Entry {
+    Entry {
+        app_id: app_id(app),
+        event_id: EventId::parse(event).unwrap(),
+        kind: EntryKind::Event,
+        group: "oc_1".to_owned(),
+        payload: r#"{"text":"你好 🙂"}"#.to_owned(),
+        received_at: NOW,
+    }
+}
+
+#[must_use]
+pub fn session(n: u32) -> Session {
+    let request = SessionRequest {
+        app_id: app_id("cli_a"),
+        open_id: open_id("ou_ann"),
+        scopes: vec!["task:task:read".to_owned()],
+        reason: Some("把日程同步到周报 📅".to_owned()),
+        style: CardStyle::Detailed,
+    };
+    Session::open(session_id(n), request, NOW).unwrap()
+}
+
+#[must_use]
+pub fn token(pair: &str) -> UserToken {
+    UserToken {
+        app_id: app_id("cli_a"),
+        open_id: open_id("ou_ann"),
+        profile: Profile { tenant_key: "t1".to_owned(), name: Some("安".to_owned()), ..Profile::default() },
+        scopes: vec!["offline_access".to_owned()],
+        pair: Sealed(pair.to_owned()),
+        access_expires_at: NOW + Duration::hours(2),
+        refresh_expires_at: Some(NOW + Duration::days(7)),
+        authorized_at: NOW,
+    }
+}
+
+#[must_use]
+pub fn attempt(state_hash: &str) -> Attempt {
+    Attempt {
+        state_hash: state_hash.to_owned(),
+        session_id: session_id(1),
+        app_id: app_id("cli_a"),
+        verifier: Sealed("sealed".to_owned()),
+        redirect_uri: "https://skylark.example/lark/oauth/callback".to_owned(),
+        expires_at: NOW + Duration::minutes(10),
+    }
+}
