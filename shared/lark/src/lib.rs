@@ -1,1 +1,14 @@
-//! lark
+//! The Lark/Feishu wire protocol: callbacks in, answers and cards out, OAuth, the vendor's codes; feature `client` adds the HTTP calls.
+//!
+//! Nothing here reads a clock, randomness or the environment; without the feature `client` nothing does any I/O either.
+
+pub mod answer;
+pub mod callback;
+pub mod card;
+#[cfg(feature = "client")]
+pub mod client;
+pub mod code;
+pub mod event;
+pub mod oauth;
+pub mod signature;
+mod wire;
