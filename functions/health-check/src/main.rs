@@ -1,1 +1,20 @@
-fn main() {}
+//! Liveness, and readiness with each dependency and its latency.
+
+mod config;
+mod handler;
+
+use lambda_kit::{Error, aws, env, http};
+use queue::SqsWorkQueue;
+use table::Table;
+
+use crate::config::Config;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    lambda_kit::init_tracing();
+    let config = Config::from_env(&env::process)?;
+    let aws = aws::config().await;
+    let table = Table::new(aws_sdk_dynamodb::Client::new(&aws), config.lark_table);
+    let work = SqsWorkQueue::new(aws_sdk_sqs::Client::new(&aws), config.work_queue_url);
+    http::run(|request| handler::check(&table, &work, request)).await
+}

@@ -1,1 +1,30 @@
-fn main() {}
+//! The work queue: carries out what a callback started, and makes each card show its session.
+
+mod config;
+mod handler;
+
+use std::sync::Arc;
+
+use lambda_kit::{Error, aws, clock, env, queue as trigger};
+use lark::vendor::LarkVendor;
+use queue::{EventBridgeBus, SqsParkedQueue, SqsWorkQueue};
+use table::Table;
+
+use crate::config::Config;
+use crate::handler::Work;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    lambda_kit::init_tracing();
+    let config = Config::from_env(&env::process)?;
+    let aws = aws::config().await;
+    let sealer = Arc::new(vault::Vault::from_setting(&config.vault_key, || aws_sdk_kms::Client::new(&aws))?);
+    let table = Arc::new(Table::new(aws_sdk_dynamodb::Client::new(&aws), config.lark_table));
+    let sqs = aws_sdk_sqs::Client::new(&aws);
+    let bell = Arc::new(SqsWorkQueue::new(sqs.clone(), config.work_queue_url));
+    let parked = Arc::new(SqsParkedQueue::new(sqs, config.parked_queue_url));
+    let bus = Arc::new(EventBridgeBus::new(aws_sdk_eventbridge::Client::new(&aws), config.event_bus));
+    let vendor = Arc::new(LarkVendor::new(config.lark_base_url.as_deref())?);
+    let work = Work::new(table, sealer, vendor, bell, bus, parked.clone(), config.public_url);
+    trigger::run_fifo(|record| handler::carry_out(&work, record, clock::now()), parked.as_ref()).await
+}

@@ -1,1 +1,21 @@
-fn main() {}
+//! The table's stream: rings the work queue for everything that was committed, and publishes how authorizations ended.
+
+mod config;
+mod handler;
+
+use lambda_kit::{Error, aws, env, stream};
+use queue::{EventBridgeBus, SqsParkedQueue, SqsWorkQueue};
+
+use crate::config::Config;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    lambda_kit::init_tracing();
+    let config = Config::from_env(&env::process)?;
+    let aws = aws::config().await;
+    let sqs = aws_sdk_sqs::Client::new(&aws);
+    let work = SqsWorkQueue::new(sqs.clone(), config.work_queue_url);
+    let parked = SqsParkedQueue::new(sqs, config.parked_queue_url);
+    let bus = EventBridgeBus::new(aws_sdk_eventbridge::Client::new(&aws), config.event_bus);
+    stream::run_in_order(|change| handler::relay(&work, &bus, change), &parked).await
+}

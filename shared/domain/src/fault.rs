@@ -66,6 +66,16 @@ pub trait Fault: Error {
     }
 }
 
+impl Fault for std::convert::Infallible {
+    fn remedy(&self) -> Remedy {
+        match *self {}
+    }
+
+    fn code(&self) -> &'static str {
+        match *self {}
+    }
+}
+
 /// An error and all its causes on one line, for logs.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {

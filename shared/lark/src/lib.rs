@@ -11,4 +11,6 @@ pub mod code;
 pub mod event;
 pub mod oauth;
 pub mod signature;
+#[cfg(feature = "client")]
+pub mod vendor;
 mod wire;

@@ -1,0 +1,18 @@
+//! Settings of `health-check`.
+
+use lambda_kit::env::{EnvError, required};
+
+/// What the environment must name.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// The table to probe.
+    pub(crate) lark_table: String,
+    /// The queue to probe.
+    pub(crate) work_queue_url: String,
+}
+
+impl Config {
+    pub(crate) fn from_env(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, EnvError> {
+        Ok(Self { lark_table: required(lookup, "LARK_TABLE")?, work_queue_url: required(lookup, "WORK_QUEUE_URL")? })
+    }
+}

@@ -1,0 +1,124 @@
+//! Committed change -> doorbell, and outcome -> bus.
+
+use domain::event::{EventBus, Fact};
+use domain::fault::{Fault, PortFault, Refusal, Remedy};
+use domain::inbox::Entry;
+use domain::session::Session;
+use domain::work::{Doorbell, WorkQueue};
+use lambda_kit::stream::Change;
+use serde::Deserialize;
+use serde_dynamo::Item;
+
+/// What the stream's filter lets through.
+#[derive(Deserialize)]
+#[serde(tag = "entity", rename_all = "snake_case")]
+enum Committed {
+    Inbox(Entry),
+    Session(Session),
+}
+
+/// Relays one change. A new inbox entry rings; a session rings when its status changed, and its outcome is published. What a worker
+/// changes (claims, what a card shows) announces nothing.
+pub(crate) async fn relay(work: &dyn WorkQueue, bus: &dyn EventBus, change: Change) -> Result<(), RelayFault> {
+    let Some(after) = change.after else { return Ok(()) };
+    match (parse(after)?, change.before) {
+        (Committed::Inbox(entry), None) => work.ring(&Doorbell::for_entry(&entry)).await?,
+        (Committed::Inbox(_), Some(_)) => {}
+        (Committed::Session(session), before) => {
+            let before = before.map(parse).transpose()?;
+            if matches!(before, Some(Committed::Session(before)) if before.version == session.version) {
+                return Ok(());
+            }
+            work.ring(&Doorbell::for_session(&session)).await?;
+            if let Some(fact) = Fact::of_session(&session) {
+                bus.publish(&[fact]).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn parse(item: Item) -> Result<Committed, RelayFault> {
+    serde_dynamo::from_item(item).map_err(RelayFault::Malformed)
+}
+
+/// Why a change was not relayed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RelayFault {
+    #[error("the item is not what the table holds")]
+    Malformed(#[source] serde_dynamo::Error),
+    #[error("a port failed")]
+    Port(#[from] PortFault),
+}
+
+impl Fault for RelayFault {
+    fn remedy(&self) -> Remedy {
+        match self {
+            Self::Malformed(_) => Remedy::Reject(Refusal::Invalid),
+            Self::Port(fault) => fault.remedy(),
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed_item",
+            Self::Port(fault) => fault.code(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::session::Outcome;
+    use serde::Serialize;
+    use testkit::{MemoryBus, MemoryQueue, sample};
+
+    use super::*;
+
+    fn item(entity: &str, value: &impl Serialize) -> Item {
+        let mut item: std::collections::HashMap<String, serde_dynamo::AttributeValue> = serde_dynamo::to_item(value).unwrap();
+        item.insert("entity".to_owned(), serde_dynamo::AttributeValue::S(entity.to_owned()));
+        item.insert("pk".to_owned(), serde_dynamo::AttributeValue::S("x".to_owned()));
+        Item::from(item)
+    }
+
+    async fn check(before: Option<Item>, after: Option<Item>, rings: usize, published: &[&str]) {
+        let (queue, bus) = (MemoryQueue::default(), MemoryBus::default());
+        relay(&queue, &bus, Change { before, after }).await.unwrap();
+        let types: Vec<String> = bus.published().into_iter().map(|fact| fact.detail_type).collect();
+        assert_eq!((queue.rung().len(), types), (rings, published.iter().map(|t| (*t).to_owned()).collect()));
+    }
+
+    #[tokio::test]
+    async fn a_new_entry_rings_and_a_claimed_one_does_not() {
+        let entry = item("inbox", &sample::entry("cli_a", "ev1"));
+        check(None, Some(entry.clone()), 1, &[]).await;
+        check(Some(entry.clone()), Some(entry.clone()), 0, &[]).await;
+        check(Some(entry), None, 0, &[]).await;
+    }
+
+    #[tokio::test]
+    async fn a_session_rings_at_each_change_of_status_and_its_outcome_is_published_once() {
+        let pending = sample::session(1);
+        let shown = Session { shown_version: 1, ..pending.clone() };
+        let done = shown.ended(Outcome::Completed).unwrap();
+        let done_and_shown = Session { shown_version: 2, ..done.clone() };
+        let item = |session: &Session| Some(item("session", session));
+        check(None, item(&pending), 1, &[]).await;
+        check(item(&pending), item(&shown), 0, &[]).await;
+        check(item(&shown), item(&done), 1, &["AuthorizationCompleted"]).await;
+        check(item(&done), item(&done_and_shown), 0, &[]).await;
+    }
+
+    #[tokio::test]
+    async fn an_item_of_another_shape_is_rejected_not_retried() {
+        let strange = item("inbox", &stranger());
+        let change = Change { before: None, after: Some(strange) };
+        let fault = relay(&MemoryQueue::default(), &MemoryBus::default(), change).await.unwrap_err();
+        assert_eq!(fault.remedy(), Remedy::Reject(Refusal::Invalid));
+    }
+
+    fn stranger() -> std::collections::BTreeMap<&'static str, &'static str> {
+        std::collections::BTreeMap::from([("app_id", "not an id!")])
+    }
+}

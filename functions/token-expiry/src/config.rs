@@ -1,0 +1,16 @@
+//! Settings of `token-expiry`.
+
+use lambda_kit::env::{EnvError, required};
+
+/// What the environment must name.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// Sessions.
+    pub(crate) lark_table: String,
+}
+
+impl Config {
+    pub(crate) fn from_env(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, EnvError> {
+        Ok(Self { lark_table: required(lookup, "LARK_TABLE")? })
+    }
+}
