@@ -1,1 +1,6 @@
-//! skylark-tests
+//! What the tests of the whole project share.
+
+#[expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "what does not run ends the test")]
+pub mod bundle;
+pub mod workspace;
+pub mod yaml;

@@ -71,7 +71,14 @@ impl Callbacks {
     }
 }
 
-fn entry(app_id: AppId, event_id: String, kind: EntryKind, group: String, payload: String, now: OffsetDateTime) -> Result<Entry, IdError> {
+fn entry(
+    app_id: AppId,
+    event_id: String,
+    kind: EntryKind,
+    group: String,
+    payload: String,
+    now: OffsetDateTime,
+) -> Result<Entry, IdError> {
     Ok(Entry { app_id, event_id: EventId::parse(event_id)?, kind, group, payload, received_at: now })
 }
 

@@ -20,7 +20,11 @@ pub(crate) struct Oauth {
 }
 
 /// Both routes answer people: every outcome is a page in their language, with the status a program would want.
-pub(crate) async fn answer(oauth: &Oauth, request: Request, now: OffsetDateTime) -> Result<Response, std::convert::Infallible> {
+pub(crate) async fn answer(
+    oauth: &Oauth,
+    request: Request,
+    now: OffsetDateTime,
+) -> Result<Response, std::convert::Infallible> {
     let result = if request.uri().path().ends_with("/oauth/start") {
         oauth.start(&request, now).await
     } else {
@@ -118,7 +122,10 @@ struct Words {
 
 impl Words {
     const COMPLETED: Self = Self {
-        en: ("You are connected", "Your account is authorized. You can close this page; the card in your chat shows it too."),
+        en: (
+            "You are connected",
+            "Your account is authorized. You can close this page; the card in your chat shows it too.",
+        ),
         zh: ("授权成功", "您的账号已完成授权。可以关闭本页面,聊天中的卡片也会更新。"),
     };
     const REJECTED: Self = Self {
@@ -130,7 +137,10 @@ impl Words {
         zh: ("请求已结束", "该请求已处理,或已超过十分钟有效期。请重新获取卡片。"),
     };
     const OTHER_PERSON: Self = Self {
-        en: ("This request is for somebody else", "Sign in as the person whose chat shows the card. Nothing was stored."),
+        en: (
+            "This request is for somebody else",
+            "Sign in as the person whose chat shows the card. Nothing was stored.",
+        ),
         zh: ("该请求不属于您", "请使用收到卡片的账号登录。未保存任何信息。"),
     };
     const AGAIN: Self = Self {

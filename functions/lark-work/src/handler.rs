@@ -48,8 +48,13 @@ impl Work {
 #[serde(tag = "skylark", rename_all = "snake_case")]
 enum Button {
     /// Some clients hand the code over with the click.
-    Authorize { session_id: SessionId, code: Option<String> },
-    Reject { session_id: SessionId },
+    Authorize {
+        session_id: SessionId,
+        code: Option<String>,
+    },
+    Reject {
+        session_id: SessionId,
+    },
 }
 
 impl Button {
@@ -106,7 +111,13 @@ impl Work {
     }
 
     /// A click of somebody else than the one who was asked, or on a card whose session has ended, changes nothing.
-    async fn press(&self, button: Button, app_id: &AppId, click: &CardAction, now: OffsetDateTime) -> Result<(), WorkFault> {
+    async fn press(
+        &self,
+        button: Button,
+        app_id: &AppId,
+        click: &CardAction,
+        now: OffsetDateTime,
+    ) -> Result<(), WorkFault> {
         let (Button::Authorize { session_id, .. } | Button::Reject { session_id }) = &button;
         let session = self.authorization.session(app_id, session_id).await?;
         if session.open_id.as_str() != click.operator.open_id || session.must_be_open(now).is_err() {

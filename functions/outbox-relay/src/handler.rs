@@ -76,7 +76,8 @@ mod tests {
     use super::*;
 
     fn item(entity: &str, value: &impl Serialize) -> Item {
-        let mut item: std::collections::HashMap<String, serde_dynamo::AttributeValue> = serde_dynamo::to_item(value).unwrap();
+        let mut item: std::collections::HashMap<String, serde_dynamo::AttributeValue> =
+            serde_dynamo::to_item(value).unwrap();
         item.insert("entity".to_owned(), serde_dynamo::AttributeValue::S(entity.to_owned()));
         item.insert("pk".to_owned(), serde_dynamo::AttributeValue::S("x".to_owned()));
         Item::from(item)

@@ -73,8 +73,8 @@ impl Fault for JobFault {
 #[cfg(test)]
 mod tests {
     use domain::session::{SESSION_LIFE, SessionStatus};
-    use testkit::sample::{self, NOW};
     use testkit::MemoryTable;
+    use testkit::sample::{self, NOW};
 
     use super::*;
 

@@ -1,1 +1,24 @@
-fn main() {}
+//! `skylark`: runs the bundle on this machine, and manages it there or in the cloud.
+
+mod app;
+mod args;
+mod auth_card;
+mod demo;
+mod fault;
+mod invoke;
+mod local_run;
+mod stack;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::Args;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match Args::try_parse() {
+        Ok(args) => fault::report(args.run().await),
+        Err(usage) => fault::usage(&usage),
+    }
+}

@@ -112,7 +112,12 @@ impl Authorization {
 
     /// Exchanges an approval, seals the tokens and completes the session, in one durable step at the end. An approval that the vendor
     /// refuses for good fails the session; one that could not be exchanged now leaves it open.
-    pub async fn complete(&self, session: &Session, approval: &Approval, now: OffsetDateTime) -> Result<Session, AuthorizeFault> {
+    pub async fn complete(
+        &self,
+        session: &Session,
+        approval: &Approval,
+        now: OffsetDateTime,
+    ) -> Result<Session, AuthorizeFault> {
         session.must_be_open(now)?;
         let app = self.apps.enabled(&session.app_id, now).await?;
         let grant = match self.vendor.exchange(&app, approval).await {
@@ -153,7 +158,12 @@ impl Authorization {
         self.end(session, Outcome::Expired, None).await
     }
 
-    async fn end(&self, session: &Session, outcome: Outcome, token: Option<&UserToken>) -> Result<Session, AuthorizeFault> {
+    async fn end(
+        &self,
+        session: &Session,
+        outcome: Outcome,
+        token: Option<&UserToken>,
+    ) -> Result<Session, AuthorizeFault> {
         let ended = session.ended(outcome)?;
         if let Err(fault) = self.sessions.end(&ended, token).await {
             if !matches!(fault, PortFault::Conflict { .. }) {
@@ -161,7 +171,11 @@ impl Authorization {
             }
             // Somebody was faster: the same end is success, another one is theirs to keep.
             let stored = self.session(&session.app_id, &session.session_id).await?;
-            return if stored.status == ended.status { Ok(stored) } else { Err(SessionFault::Ended(stored.status).into()) };
+            return if stored.status == ended.status {
+                Ok(stored)
+            } else {
+                Err(SessionFault::Ended(stored.status).into())
+            };
         }
         // The table's stream rings too; this ring only makes it quick.
         if let Err(fault) = self.work.ring(&Doorbell::for_session(&ended)).await {
@@ -171,7 +185,12 @@ impl Authorization {
     }
 
     /// Sends the session's card, or makes it show where the session stands. Called for a card that is up to date, it does nothing.
-    pub async fn follow(&self, session_id: &SessionId, public_url: &str, now: OffsetDateTime) -> Result<(), AuthorizeFault> {
+    pub async fn follow(
+        &self,
+        session_id: &SessionId,
+        public_url: &str,
+        now: OffsetDateTime,
+    ) -> Result<(), AuthorizeFault> {
         let Some(session) = self.sessions.get(session_id).await?.filter(Session::card_is_behind) else {
             return Ok(());
         };

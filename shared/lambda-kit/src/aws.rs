@@ -1,8 +1,8 @@
 //! AWS clients: their configuration is loaded once per process.
 
 use aws_config::{BehaviorVersion, SdkConfig};
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 /// Amazon Root CA 1 to 4 and Starfield Services Root G2: all that an AWS endpoint is signed by. Reading the system's whole store

@@ -51,7 +51,10 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
 pub fn page(status: StatusCode, html: String) -> Response {
     let mut response = with_type(status, "text/html; charset=utf-8", html);
     for (name, value) in [
-        ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"),
+        (
+            "content-security-policy",
+            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
+        ),
         ("referrer-policy", "no-referrer"),
         ("x-content-type-options", "nosniff"),
         ("cache-control", "no-store"),
@@ -110,7 +113,8 @@ fn refusal(fault: &dyn Fault) -> Response {
     } else {
         tracing::info!(error = %causes, error.code = fault.code(), http.status = status.as_u16(), "The request was refused");
     }
-    let fields: Map<String, Value> = fault.fields().into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
+    let fields: Map<String, Value> =
+        fault.fields().into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
     let details = if fields.is_empty() { json!({}) } else { json!({ "fields": fields }) };
     let body = json!({ "error": fault.code(), "message": fault.public_message(), "details": details });
     let mut response = json(status, &body);

@@ -14,7 +14,11 @@ pub(crate) enum Settled {
 }
 
 /// Carries out the remedy of a failed record.
-pub(crate) async fn settle<E: Fault>(result: Result<(), E>, payload: impl FnOnce() -> Value, parked: &dyn ParkedQueue) -> Settled {
+pub(crate) async fn settle<E: Fault>(
+    result: Result<(), E>,
+    payload: impl FnOnce() -> Value,
+    parked: &dyn ParkedQueue,
+) -> Settled {
     let Err(fault) = result else { return Settled::Done };
     match fault.remedy() {
         Remedy::Reject(_) | Remedy::Deny(_) => match park(&fault, payload(), parked).await {

@@ -127,11 +127,10 @@ mod tests {
         reported.sort();
         let mut seen = seen.into_inner().unwrap();
         seen.sort();
-        assert_eq!((seen, reported, queue.parked().len()), (
-            done.iter().map(|s| (*s).to_owned()).collect(),
-            again.iter().map(|s| (*s).to_owned()).collect(),
-            kept,
-        ));
+        assert_eq!(
+            (seen, reported, queue.parked().len()),
+            (done.iter().map(|s| (*s).to_owned()).collect(), again.iter().map(|s| (*s).to_owned()).collect(), kept,)
+        );
     }
 
     #[tokio::test]

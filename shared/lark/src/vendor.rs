@@ -140,8 +140,10 @@ impl Vendor for LarkVendor {
         let card = card(view)?;
         let client = self.client(app)?;
         let (client, card) = (&client, &card);
-        self.as_tenant(app, async |token, deadline| client.patch_card(&token, message_id.as_str(), card, deadline).await)
-            .await
+        self.as_tenant(app, async |token, deadline| {
+            client.patch_card(&token, message_id.as_str(), card, deadline).await
+        })
+        .await
     }
 }
 

@@ -38,9 +38,14 @@ impl EventBus for EventBridgeBus {
                     .build()
             });
             let answer = self.client.put_events().set_entries(Some(entries.collect())).send().await;
-            let answer = answer.map_err(|cause| PortFault::Unavailable { operation: OPERATION, cause: cause.into() })?;
+            let answer =
+                answer.map_err(|cause| PortFault::Unavailable { operation: OPERATION, cause: cause.into() })?;
             if let Some(failed) = answer.entries().iter().find(|entry| entry.error_code().is_some()) {
-                let cause = format!("{}: {}", failed.error_code().unwrap_or_default(), failed.error_message().unwrap_or_default());
+                let cause = format!(
+                    "{}: {}",
+                    failed.error_code().unwrap_or_default(),
+                    failed.error_message().unwrap_or_default()
+                );
                 return Err(PortFault::Unavailable { operation: OPERATION, cause: cause.into() });
             }
         }

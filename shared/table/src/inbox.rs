@@ -1,8 +1,8 @@
 //! The inbox.
 
 use async_trait::async_trait;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use domain::fault::PortFault;
 use domain::id::{AppId, EventId};
@@ -25,7 +25,9 @@ impl Inbox for Table {
         let request = self.client.put_item().table_name(&self.name).set_item(Some(item));
         match request.condition_expression("attribute_not_exists(pk)").send().await {
             Ok(_) => Ok(Acceptance::New),
-            Err(error) if matches!(error.as_service_error(), Some(PutItemError::ConditionalCheckFailedException(_))) => {
+            Err(error)
+                if matches!(error.as_service_error(), Some(PutItemError::ConditionalCheckFailedException(_))) =>
+            {
                 Ok(Acceptance::Seen)
             }
             Err(error) => Err(fault("PutItem inbox")(error)),

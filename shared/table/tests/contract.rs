@@ -1,4 +1,5 @@
 //! The table keeps the contract of its ports, against a real DynamoDB endpoint.
+#![expect(clippy::unwrap_used, reason = "what does not run ends the test")]
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
@@ -32,7 +33,8 @@ async fn client_and_table() -> (Client, Table) {
     let attribute = |name: &str, kind: ScalarAttributeType| {
         AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build().unwrap()
     };
-    let key = |name: &str, kind: KeyType| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap();
+    let key =
+        |name: &str, kind: KeyType| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap();
     let index = GlobalSecondaryIndex::builder()
         .index_name("by_time")
         .key_schema(key("kind", KeyType::Hash))

@@ -49,7 +49,10 @@ pub async fn inbox(inbox: &dyn Inbox) {
 
     inbox.release(app, event).await.unwrap();
     assert!(matches!(inbox.claim(app, event, NOW).await.unwrap(), Claim::Taken(_)), "a released entry is free");
-    assert!(matches!(inbox.claim(app, event, NOW + CLAIM).await.unwrap(), Claim::Taken(_)), "a dead worker's claim ends");
+    assert!(
+        matches!(inbox.claim(app, event, NOW + CLAIM).await.unwrap(), Claim::Taken(_)),
+        "a dead worker's claim ends"
+    );
 
     inbox.finish(app, event).await.unwrap();
     inbox.finish(app, event).await.unwrap();
@@ -81,7 +84,11 @@ pub async fn sessions<S: SessionStore + TokenStore>(store: &S) {
 
     let stored = SessionStore::get(store, id).await.unwrap().unwrap();
     assert_eq!((stored.status, stored.version), (SessionStatus::Completed, 2));
-    assert_eq!((stored.message_id.as_ref(), stored.shown_version), (Some(&message), 1), "ending keeps the card's state");
+    assert_eq!(
+        (stored.message_id.as_ref(), stored.shown_version),
+        (Some(&message), 1),
+        "ending keeps the card's state"
+    );
     store.card_shown(id, &message, 2).await.unwrap();
     store.card_shown(id, &message, 1).await.unwrap();
     assert_eq!(SessionStore::get(store, id).await.unwrap().unwrap().shown_version, 2, "never goes back");

@@ -199,7 +199,11 @@ mod tests {
             self.0.generate(context).await
         }
 
-        async fn unwrap(&self, context: &BTreeMap<&str, &str>, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealFault> {
+        async fn unwrap(
+            &self,
+            context: &BTreeMap<&str, &str>,
+            wrapped: &[u8],
+        ) -> Result<Zeroizing<Vec<u8>>, SealFault> {
             self.0.unwrap(context, wrapped).await
         }
     }

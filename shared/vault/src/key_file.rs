@@ -93,11 +93,7 @@ impl KeyService for KeyFile {
         let mut text = plain.to_vec();
         cipher(&self.master)
             .map_err(|_| broken("the master key has a wrong length"))?
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(canonical(context)),
-                &mut text,
-            )
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(canonical(context)), &mut text)
             .map_err(|_| broken("sealing failed"))?;
         let wrapped = [nonce.as_slice(), &text].concat();
         Ok(DataKey { plain, wrapped })

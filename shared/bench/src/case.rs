@@ -1,0 +1,200 @@
+//! What each function is fed: an event that takes its usual path and needs nothing but canned answers of AWS.
+
+use bytes::Bytes;
+use domain::app::{App, AppSecrets, AppStatus, Brand};
+use domain::id::{AppId, EventId, IdError, SessionId};
+use domain::inbox::{Entry, EntryKind};
+use domain::seal::SealFault;
+use domain::work::Doorbell;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use vault::{KeyFile, Vault};
+
+const APP: &str = "cli_bench";
+const ENCRYPT_KEY: &str = "bench-encrypt-key";
+const VERIFICATION_TOKEN: &str = "bench-verification-token";
+
+/// One event, and a part of every right answer to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Case {
+    pub(crate) event: Bytes,
+    pub(crate) answer: &'static str,
+}
+
+/// Why there is no event.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CaseError {
+    #[error("function `{0}` has no event to measure it with")]
+    Unknown(String),
+    #[error("an event cannot be made")]
+    Id(#[from] IdError),
+    #[error("an event cannot be written")]
+    Json(#[from] serde_json::Error),
+    #[error("the app's secrets cannot be sealed")]
+    Seal(#[from] SealFault),
+}
+
+impl Case {
+    pub(crate) fn of(function: &str) -> Result<Self, CaseError> {
+        let (event, answer) = match function {
+            "hello" => (json!({}), "hello, world"),
+            "health-check" => (get("/health", &Value::Null), r#""statusCode":200"#),
+            "lark-callback" => (click(), r#""statusCode":200"#),
+            "lark-oauth" => (get("/lark/cli_bench/oauth/start", &json!({ "app_id": APP })), r#""statusCode":400"#),
+            "lark-work" => (unknown_session()?, r#"{"batchItemFailures":[]}"#),
+            "outbox-relay" => (accepted_event()?, r#"{"batchItemFailures":[]}"#),
+            "token-expiry" => (json!({ "job": "expire_sessions" }), "null"),
+            other => return Err(CaseError::Unknown(other.to_owned())),
+        };
+        Ok(Self { event: event.to_string().into(), answer })
+    }
+}
+
+/// The app that callbacks are for, as its item.
+pub(crate) async fn app(key: KeyFile) -> Result<Map<String, Value>, CaseError> {
+    let app_id = AppId::parse(APP)?;
+    let secrets = AppSecrets {
+        app_secret: "bench-app-secret".into(),
+        encrypt_key: Some(ENCRYPT_KEY.into()),
+        verification_token: VERIFICATION_TOKEN.into(),
+    };
+    let secrets = secrets.seal(&app_id, &Vault::new(Box::new(key))).await?;
+    item(&App {
+        app_id,
+        name: "Bench".to_owned(),
+        brand: Brand::Feishu,
+        status: AppStatus::Enabled,
+        secrets,
+        created_at: OffsetDateTime::UNIX_EPOCH,
+        created_by: "bench".to_owned(),
+        updated_at: OffsetDateTime::UNIX_EPOCH,
+        updated_by: "bench".to_owned(),
+        version: 1,
+    })
+}
+
+/// A flat entity in DynamoDB's JSON.
+fn item(entity: &impl Serialize) -> Result<Map<String, Value>, CaseError> {
+    let fields: Map<String, Value> = serde_json::from_value(serde_json::to_value(entity)?)?;
+    let attribute = |value: Value| match value {
+        Value::Number(number) => json!({ "N": number.to_string() }),
+        value => json!({ "S": value }),
+    };
+    Ok(fields.into_iter().map(|(name, value)| (name, attribute(value))).collect())
+}
+
+/// What an HTTP API (payload 2.0) sends.
+fn http(method: &str, path: &str, path_parameters: &Value, headers: &Value, body: Option<&str>) -> Value {
+    json!({
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": headers,
+        "pathParameters": path_parameters,
+        "requestContext": {
+            "accountId": "123456789012",
+            "apiId": "bench",
+            "domainName": "bench.execute-api.us-east-1.amazonaws.com",
+            "domainPrefix": "bench",
+            "http": {
+                "method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "bench",
+            },
+            "requestId": "JKJaXmPLvHcESHA=",
+            "routeKey": "$default",
+            "stage": "$default",
+            "time": "10/Mar/2026:05:16:23 +0000",
+            "timeEpoch": 1_773_119_783_390_u64,
+        },
+        "body": body,
+        "isBase64Encoded": false,
+    })
+}
+
+fn get(path: &str, path_parameters: &Value) -> Value {
+    http("GET", path, path_parameters, &json!({ "host": "bench.execute-api.us-east-1.amazonaws.com" }), None)
+}
+
+/// A click on a card, encrypted and signed as the vendor does it. It is accepted and a bell is rung for it.
+fn click() -> Value {
+    let click = json!({
+        "schema": "2.0",
+        "header": {
+            "event_id": "f7984f25108f8137722bb63c00000001", "token": VERIFICATION_TOKEN, "create_time": "1603977298000000",
+            "event_type": "card.action.trigger", "tenant_key": "2df73991750", "app_id": APP,
+        },
+        "event": {
+            "operator": { "tenant_key": "2df73991750", "user_id": "867", "open_id": "ou_1", "union_id": "on_1" },
+            "token": "c-295ee57216a5dc9de90fefd0aadb4b1d7d000001",
+            "action": {
+                "tag": "button", "name": "authorize", "timezone": "Asia/Shanghai",
+                "value": { "skylark": "authorize", "session_id": SESSION },
+            },
+            "host": "im_message",
+            "context": { "open_message_id": "om_1", "open_chat_id": "oc_1" },
+        },
+    });
+    let encrypted = lark::signature::encrypt(ENCRYPT_KEY, [7; 16], click.to_string().as_bytes());
+    let body = json!({ "encrypt": encrypted }).to_string();
+    let (timestamp, nonce) = ("1603977298", "1048576");
+    let headers = json!({
+        "content-type": "application/json",
+        "x-lark-request-timestamp": timestamp,
+        "x-lark-request-nonce": nonce,
+        "x-lark-signature": lark::signature::sha256_hex(timestamp, nonce, ENCRYPT_KEY, body.as_bytes()),
+    });
+    http("POST", "/lark/cli_bench/callback", &json!({ "app_id": APP }), &headers, Some(&body))
+}
+
+const SESSION: &str = "0d6a7f0a-95d3-4a5e-8d4b-4f6b5b8f2c11";
+
+/// A bell for a session that the table does not have.
+fn unknown_session() -> Result<Value, CaseError> {
+    let bell = Doorbell::Card { session_id: SessionId::parse(SESSION)?, version: 1 };
+    Ok(json!({ "Records": [{
+        "messageId": "19dd0b57-b21e-4ac1-bd88-01bbb068cb78",
+        "receiptHandle": "MessageReceiptHandle",
+        "body": serde_json::to_string(&bell)?,
+        "attributes": {
+            "ApproximateReceiveCount": "1", "SentTimestamp": "1523232000000", "SenderId": "123456789012",
+            "ApproximateFirstReceiveTimestamp": "1523232000001", "SequenceNumber": "18849496460467696128",
+            "MessageGroupId": bell.group(), "MessageDeduplicationId": bell.deduplication_id(),
+        },
+        "messageAttributes": {},
+        "md5OfBody": "",
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:work.fifo",
+        "awsRegion": "us-east-1",
+    }] }))
+}
+
+/// A new inbox entry, which rings the bell.
+fn accepted_event() -> Result<Value, CaseError> {
+    let entry = Entry {
+        app_id: AppId::parse(APP)?,
+        event_id: EventId::parse("f7984f25108f8137722bb63c00000001")?,
+        kind: EntryKind::Event,
+        group: "oc_1".to_owned(),
+        payload: "{}".to_owned(),
+        received_at: OffsetDateTime::UNIX_EPOCH,
+    };
+    let mut image = item(&entry)?;
+    image.insert("entity".to_owned(), json!({ "S": "inbox" }));
+    Ok(json!({ "Records": [{
+        "eventID": "c4ca4238a0b923820dcc509a6f75849b",
+        "eventName": "INSERT",
+        "eventVersion": "1.1",
+        "eventSource": "aws:dynamodb",
+        "awsRegion": "us-east-1",
+        "dynamodb": {
+            "ApproximateCreationDateTime": 1_773_119_783,
+            "Keys": { "pk": { "S": "INBOX#cli_bench#f7984f25108f8137722bb63c00000001" }, "sk": { "S": "INBOX" } },
+            "NewImage": image,
+            "SequenceNumber": "4421584500000000017450439091",
+            "SizeBytes": 200,
+            "StreamViewType": "NEW_AND_OLD_IMAGES",
+        },
+        "eventSourceARN": "arn:aws:dynamodb:us-east-1:123456789012:table/lark/stream/2026-01-01T00:00:00.000",
+    }] }))
+}

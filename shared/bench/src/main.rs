@@ -1,0 +1,57 @@
+//! Measures what is deployed against the budgets of the design, and says which hold.
+
+mod aws;
+mod build;
+mod case;
+mod functions;
+mod process;
+mod report;
+mod runtime_api;
+mod server;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::functions::Plan;
+
+#[derive(Parser)]
+#[command(about = "Measures Skylark against its budgets; exit code 1 if one does not hold")]
+struct Arguments {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Subcommand)]
+enum Benchmark {
+    /// Init, memory, latency and size of each function, beside a hello-world in the same run
+    Functions {
+        /// Only these; all without one
+        names: Vec<String>,
+        /// Where release binaries lie already, `hello` among them; without it they are built
+        #[arg(long)]
+        binaries: Option<PathBuf>,
+        /// Starts of each binary, taken in turns
+        #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+        /// Events that each function handles
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+        events: u32,
+    },
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let Benchmark::Functions { names, binaries, runs, events } = Arguments::parse().benchmark;
+    let result = functions::measure(&Plan { names, binaries, runs, events }).await;
+    let (printed, code) = match result {
+        Ok(report) => {
+            let code = if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            (writeln!(io::stdout(), "{report}"), code)
+        }
+        Err(error) => (writeln!(io::stderr(), "error: {}", domain::fault::chain(&error)), ExitCode::from(2)),
+    };
+    if printed.is_ok() { code } else { ExitCode::from(2) }
+}

@@ -1,0 +1,285 @@
+//! `skylark demo`: the whole story, step by step, each with its latency.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use domain::id::{AppId, OpenId};
+use domain::session::{CardStyle, Session, SessionRequest, SessionStatus, SessionStore};
+use domain::token::{TokenPair, TokenStore};
+use local::{LarkSettings, Settings};
+use reqwest::{Client, redirect};
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+
+use crate::args::Place;
+use crate::auth_card;
+use crate::fault::{CliFault, say};
+use crate::local_run::{StartArgs, start};
+use crate::stack::{Stack, local_config, running};
+
+/// How long a step may take before it counts as failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Take function binaries from this folder instead of building them.
+    #[arg(long)]
+    binaries: Option<PathBuf>,
+}
+
+/// Runs every step; the first that fails ends the demo with exit code 1.
+pub(crate) async fn run(place: &Place, args: DemoArgs) -> Result<(), CliFault> {
+    if let Ok(settings) = running(place) {
+        say(format!("bundle at {}", settings.http));
+        return story(&settings).await;
+    }
+    let folder = tempfile::tempdir().map_err(|cause| CliFault::storage("no temporary folder", cause))?;
+    let place = Place { data: folder.path().to_owned(), stack: None };
+    let begun = Instant::now();
+    let bundle = start(&place, StartArgs::anywhere(args.binaries)).await?;
+    say(format!("started a bundle of its own at {} in {:.1} s", bundle.settings().http, begun.elapsed().as_secs_f64()));
+    let result = story(bundle.settings()).await;
+    bundle.shutdown().await;
+    result
+}
+
+async fn story(settings: &Settings) -> Result<(), CliFault> {
+    let lark = settings.lark.as_ref();
+    let lark = lark.ok_or_else(|| CliFault::Argument("the demo needs a bundle with a Lark sandbox".to_owned()))?;
+    let begun = Instant::now();
+    let demo = Demo::new(settings, lark).await?;
+    demo.authorize().await?;
+    demo.decline().await?;
+    demo.repeat_an_event().await?;
+    say(format!("all steps passed in {:.1} s", begun.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+struct Demo<'a> {
+    stack: Stack,
+    sqs: aws_sdk_sqs::Client,
+    events_queue: String,
+    lark: &'a LarkSettings,
+    http: Client,
+}
+
+/// What went wrong in a step.
+type Wrong = Box<dyn std::error::Error + Send + Sync>;
+
+impl<'a> Demo<'a> {
+    async fn new(settings: &Settings, lark: &'a LarkSettings) -> Result<Self, CliFault> {
+        let http = Client::builder().redirect(redirect::Policy::none()).timeout(PATIENCE).build();
+        let events_queue = settings.queues.get("AppEventsQueue").cloned();
+        Ok(Self {
+            stack: Stack::local(settings).await?,
+            sqs: aws_sdk_sqs::Client::new(&local_config(settings).await),
+            events_queue: events_queue
+                .ok_or_else(|| CliFault::Argument("the bundle has no `AppEventsQueue`".to_owned()))?,
+            lark,
+            http: http.map_err(|cause| CliFault::storage("no HTTP client", cause))?,
+        })
+    }
+
+    async fn authorize(&self) -> Result<(), CliFault> {
+        say("\nAnn authorizes the app by card");
+        let session = step("an operator asks for authorization", self.ask("ou_ann")).await?;
+        let card = step("the card arrives in Ann's chat", self.card(&session, "Pending")).await?;
+        let page = step("Ann opens its link and is sent to the vendor's page", self.open(&card)).await?;
+        let back = step("she approves, and the vendor sends her back", self.consent(&page)).await?;
+        step("the code is exchanged, the tokens are sealed and stored", self.come_back(&back)).await?;
+        step("the same card says so", self.card_is(&session, &card, "Authorized")).await?;
+        step("the stored tokens are hers, and only the vault opens them", self.token_is_sealed(&session)).await?;
+        step("the outcome is on the bus", self.published("AuthorizationCompleted", session.session_id.as_str()))
+            .await?;
+        step("the link works once", self.link_is_used(&back)).await
+    }
+
+    async fn decline(&self) -> Result<(), CliFault> {
+        say("\n王小明 declines");
+        let session = step("an operator asks for authorization", self.ask("ou_xiaoming")).await?;
+        let card = step("the card arrives in his chat", self.card(&session, "Pending")).await?;
+        step("he presses Decline; the callback answers", self.press_decline(&card)).await?;
+        step("the same card says so", self.card_is(&session, &card, "Declined")).await
+    }
+
+    async fn repeat_an_event(&self) -> Result<(), CliFault> {
+        say("\nAn event comes five times at once");
+        let event_id = format!("demo-{}", lambda_kit::random::uuid().simple());
+        step("each delivery is acknowledged", self.push_five_times(&event_id)).await?;
+        step("it is published", self.published("im.chat.updated_v1", &event_id)).await
+    }
+
+    async fn ask(&self, open_id: &str) -> Result<Session, Wrong> {
+        let request = SessionRequest {
+            app_id: AppId::parse(&*self.lark.app_id)?,
+            open_id: OpenId::parse(open_id)?,
+            scopes: vec!["task:task:read".to_owned(), "calendar:calendar:readonly".to_owned()],
+            reason: Some("Put your tasks into the weekly report 📅".to_owned()),
+            style: CardStyle::Detailed,
+        };
+        Ok(auth_card::ask(&self.stack, request).await?)
+    }
+
+    /// The message that carries the session's card, once it shows `state`.
+    async fn card(&self, session: &Session, state: &'static str) -> Result<Value, Wrong> {
+        until("the card did not arrive", || async {
+            let query = [("app_id", session.app_id.as_str()), ("open_id", session.open_id.as_str())];
+            let url = format!("{}/sandbox/messages", self.lark.sandbox);
+            let seen: Value = self.http.get(url).query(&query).send().await?.json().await?;
+            let newest = seen.pointer("/items/0").cloned();
+            Ok(newest.filter(|message| status_of(message) == Some(state)))
+        })
+        .await
+    }
+
+    async fn card_is(&self, session: &Session, before: &Value, state: &'static str) -> Result<(), Wrong> {
+        let now = self.card(session, state).await?;
+        if now.get("message_id") != before.get("message_id") {
+            return Err("another message was sent instead".into());
+        }
+        Ok(())
+    }
+
+    async fn open(&self, card: &Value) -> Result<String, Wrong> {
+        let pressed = self.press(card, "btn_authorize", "ou_ann").await?;
+        let link = pressed.get("open_url").and_then(Value::as_str).ok_or("the card's button opens nothing")?;
+        let answer = self.http.get(link).send().await?;
+        location(&answer).ok_or_else(|| format!("the link answers {} and leads nowhere", answer.status()).into())
+    }
+
+    async fn consent(&self, page: &str) -> Result<String, Wrong> {
+        let url = format!("{}/sandbox/authorize", self.lark.sandbox);
+        let consent = json!({ "url": page, "open_id": "ou_ann", "approve": true });
+        let answer: Value = self.http.post(url).json(&consent).send().await?.json().await?;
+        let location = answer.get("location").and_then(Value::as_str);
+        Ok(location.ok_or_else(|| format!("the vendor does not send her back: {answer}"))?.to_owned())
+    }
+
+    async fn come_back(&self, location: &str) -> Result<(), Wrong> {
+        let answer = self.http.get(location).send().await?;
+        if answer.status().is_success() {
+            Ok(())
+        } else {
+            Err(format!("the redirect answers {}", answer.status()).into())
+        }
+    }
+
+    async fn link_is_used(&self, location: &str) -> Result<(), Wrong> {
+        let status = self.http.get(location).send().await?.status();
+        if status.as_u16() == 410 { Ok(()) } else { Err(format!("the second visit answers {status}").into()) }
+    }
+
+    async fn token_is_sealed(&self, session: &Session) -> Result<(), Wrong> {
+        let stored = SessionStore::get(&self.stack.table, &session.session_id).await?;
+        if stored.is_none_or(|stored| stored.status != SessionStatus::Completed) {
+            return Err("the session is not completed".into());
+        }
+        let token =
+            TokenStore::get(&self.stack.table, &session.app_id, &session.open_id).await?.ok_or("no token is stored")?;
+        let pair = TokenPair::open(&token, &self.stack.vault).await?;
+        if token.pair.0.contains(pair.access_token.expose_secret()) {
+            return Err("the token is stored as it is".into());
+        }
+        let url = format!("{}/open-apis/authen/v1/user_info", self.lark.sandbox);
+        let answer = self.http.get(url).bearer_auth(pair.access_token.expose_secret()).send().await?;
+        let who: Value = answer.json().await?;
+        let open_id = who.pointer("/data/open_id").and_then(Value::as_str);
+        if open_id == Some(session.open_id.as_str()) { Ok(()) } else { Err(format!("the vendor says {who}").into()) }
+    }
+
+    async fn press_decline(&self, card: &Value) -> Result<(), Wrong> {
+        let pressed = self.press(card, "btn_reject", "ou_xiaoming").await?;
+        match pressed.get("error").filter(|error| !error.is_null()) {
+            None => Ok(()),
+            Some(error) => Err(format!("he is shown error {error}").into()),
+        }
+    }
+
+    async fn press(&self, card: &Value, button: &str, open_id: &str) -> Result<Value, Wrong> {
+        let click = json!({ "message_id": card.get("message_id"), "open_id": open_id, "button": button });
+        let url = format!("{}/sandbox/click", self.lark.sandbox);
+        Ok(self.http.post(url).json(&click).send().await?.json().await?)
+    }
+
+    async fn push_five_times(&self, event_id: &str) -> Result<(), Wrong> {
+        let event = json!({
+            "app_id": self.lark.app_id, "event_type": "im.chat.updated_v1", "event_id": event_id,
+            "event": { "chat_id": "oc_demo", "after_change": { "name": "周会 🗓" } },
+        });
+        let push = || async {
+            let url = format!("{}/sandbox/events", self.lark.sandbox);
+            let delivery: Value = self.http.post(url).json(&event).send().await?.json().await?;
+            match delivery.get("status").and_then(Value::as_str) {
+                Some("delivered") => Ok(()),
+                _ => Err(Wrong::from(format!("the delivery was not acknowledged: {delivery}"))),
+            }
+        };
+        tokio::try_join!(push(), push(), push(), push(), push())?;
+        Ok(())
+    }
+
+    /// Waits for an event on the queue that is fed from the bus, and takes it and whatever came before it away.
+    async fn published(&self, detail_type: &str, id: &str) -> Result<(), Wrong> {
+        until("the event did not come", || async {
+            let request = self.sqs.receive_message().queue_url(&self.events_queue).max_number_of_messages(10);
+            let batch = request.wait_time_seconds(1).send().await?;
+            let mut found = None;
+            for message in batch.messages() {
+                let body = message.body().unwrap_or_default();
+                let event: Value = serde_json::from_str(body)?;
+                if event.get("detail-type").and_then(Value::as_str) == Some(detail_type) && body.contains(id) {
+                    found = Some(());
+                }
+                let receipt = message.receipt_handle().unwrap_or_default();
+                self.sqs.delete_message().queue_url(&self.events_queue).receipt_handle(receipt).send().await?;
+            }
+            Ok(found)
+        })
+        .await
+    }
+}
+
+/// What a card's header says of the session.
+fn status_of(message: &Value) -> Option<&str> {
+    message.pointer("/card/header/subtitle/content").and_then(Value::as_str)
+}
+
+fn location(answer: &reqwest::Response) -> Option<String> {
+    answer.headers().get("location").and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+/// Runs a step and prints how it went and how long it took.
+async fn step<T>(title: impl Display, work: impl Future<Output = Result<T, Wrong>>) -> Result<T, CliFault> {
+    let begun = Instant::now();
+    let result = work.await;
+    let millis = begun.elapsed().as_secs_f64() * 1000.0;
+    match result {
+        Ok(value) => {
+            say(format!("  ok    {millis:>8.1} ms  {title}"));
+            Ok(value)
+        }
+        Err(wrong) => {
+            say(format!("  FAIL  {millis:>8.1} ms  {title}: {wrong}"));
+            Err(CliFault::Failed("the demo failed".to_owned()))
+        }
+    }
+}
+
+/// Asks again until there is an answer.
+async fn until<T, F, Fut>(problem: &str, ask: F) -> Result<T, Wrong>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<Option<T>, Wrong>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask().await? {
+            Some(value) => return Ok(value),
+            None if Instant::now() > deadline => return Err(problem.into()),
+            None => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Finds the bundle that a command is about: a local one by its data folder, a deployed one by its stack's outputs.
+
+use std::collections::HashMap;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use lambda_kit::aws::http_client;
+use local::Settings;
+use queue::SqsWorkQueue;
+use table::Table;
+use vault::Vault;
+
+use crate::args::Place;
+use crate::fault::CliFault;
+
+/// A bundle's stores.
+#[derive(Debug)]
+pub(crate) struct Stack {
+    pub(crate) table: Table,
+    pub(crate) work: SqsWorkQueue,
+    pub(crate) vault: Vault,
+    /// Where people's browsers reach it.
+    pub(crate) public_url: String,
+}
+
+impl Stack {
+    pub(crate) async fn find(place: &Place) -> Result<Self, CliFault> {
+        match &place.stack {
+            Some(name) => Self::deployed(name).await,
+            None => Self::local(&running(place)?).await,
+        }
+    }
+
+    pub(crate) async fn local(settings: &Settings) -> Result<Self, CliFault> {
+        let aws = local_config(settings).await;
+        let named = |kind: &str, id: &str, name: Option<&String>| {
+            name.cloned().ok_or_else(|| CliFault::Argument(format!("the local bundle has no {kind} `{id}`")))
+        };
+        let table = named("table", "LarkTable", settings.tables.get("LarkTable"))?;
+        let queue = named("queue", "LarkWorkQueue", settings.queues.get("LarkWorkQueue"))?;
+        Self::over(&aws, table, queue, &settings.vault_key, settings.http.clone())
+    }
+
+    async fn deployed(name: &str) -> Result<Self, CliFault> {
+        let aws = lambda_kit::aws::config().await;
+        let client = aws_sdk_cloudformation::Client::new(&aws);
+        let answer = client.describe_stacks().stack_name(name).send().await;
+        let answer = answer.map_err(|cause| CliFault::storage(format!("stack `{name}` cannot be read"), cause))?;
+        let outputs = answer.stacks.unwrap_or_default().into_iter().flat_map(|stack| stack.outputs.unwrap_or_default());
+        let outputs: HashMap<String, String> =
+            outputs.filter_map(|output| Some((output.output_key?, output.output_value?))).collect();
+        let output = |key: &str| {
+            let missing = || CliFault::Argument(format!("stack `{name}` has no output `{key}`; is it Skylark's?"));
+            outputs.get(key).cloned().ok_or_else(missing)
+        };
+        Self::over(&aws, output("LarkTable")?, output("LarkWorkQueue")?, &output("VaultKey")?, output("HttpApiUrl")?)
+    }
+
+    fn over(aws: &SdkConfig, table: String, queue: String, vault: &str, public_url: String) -> Result<Self, CliFault> {
+        let vault = Vault::from_setting(vault, || aws_sdk_kms::Client::new(aws));
+        Ok(Self {
+            table: Table::new(aws_sdk_dynamodb::Client::new(aws), table),
+            work: SqsWorkQueue::new(aws_sdk_sqs::Client::new(aws), queue),
+            vault: vault.map_err(|cause| CliFault::storage("the vault cannot be opened", cause))?,
+            public_url,
+        })
+    }
+}
+
+/// The settings of the local bundle that runs on the place's data folder.
+pub(crate) fn running(place: &Place) -> Result<Settings, CliFault> {
+    let told = Settings::read(&place.data);
+    let told = told.map_err(|cause| CliFault::storage(format!("`{}` cannot be read", place.data.display()), cause))?;
+    told.filter(|settings| is_alive(settings.pid)).ok_or_else(|| {
+        CliFault::Argument(format!("no bundle runs on `{}`; start one with `skylark local`", place.data.display()))
+    })
+}
+
+/// Whether a process with this id is there.
+fn is_alive(pid: u32) -> bool {
+    i32::try_from(pid).is_ok_and(|pid| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_ok())
+}
+
+/// Configuration for an SDK that talks to a local bundle.
+pub(crate) async fn local_config(settings: &Settings) -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http_client())
+        .region(Region::new(settings.region.clone()))
+        .credentials_provider(Credentials::new(
+            &settings.access_key_id,
+            &settings.secret_access_key,
+            None,
+            None,
+            "local.json",
+        ))
+        .endpoint_url(&settings.aws_endpoint)
+        .load()
+        .await
+}

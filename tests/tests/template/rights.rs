@@ -1,0 +1,219 @@
+//! Who may do what.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::Checked;
+use crate::mutant::Edit::{Remove, Set};
+use crate::mutant::Mutant;
+use crate::read::{FUNCTION, listed, of_type, target};
+
+/// What each function's adapters call, and on which resource. What Lambda itself needs for mappings and logs, SAM adds.
+const CALLS: [(&str, &[(&str, &str)]); 6] = [
+    (
+        "LarkCallbackFunction",
+        &[
+            ("dynamodb:GetItem", "LarkTable"),
+            ("dynamodb:PutItem", "LarkTable"),
+            ("kms:Decrypt", "VaultKey"),
+            ("sqs:SendMessage", "LarkWorkQueue"),
+        ],
+    ),
+    (
+        "LarkOauthFunction",
+        &[
+            ("dynamodb:DeleteItem", "LarkTable"),
+            ("dynamodb:GetItem", "LarkTable"),
+            ("dynamodb:PutItem", "LarkTable"),
+            ("dynamodb:UpdateItem", "LarkTable"),
+            ("kms:Decrypt", "VaultKey"),
+            ("kms:GenerateDataKey", "VaultKey"),
+            ("sqs:SendMessage", "LarkWorkQueue"),
+        ],
+    ),
+    (
+        "LarkWorkFunction",
+        &[
+            ("dynamodb:GetItem", "LarkTable"),
+            ("dynamodb:PutItem", "LarkTable"),
+            ("dynamodb:UpdateItem", "LarkTable"),
+            ("events:PutEvents", "EventBus"),
+            ("kms:Decrypt", "VaultKey"),
+            ("kms:GenerateDataKey", "VaultKey"),
+            ("sqs:SendMessage", "LarkWorkQueue"),
+            ("sqs:SendMessage", "ParkedQueue"),
+        ],
+    ),
+    (
+        "OutboxRelayFunction",
+        &[
+            ("events:PutEvents", "EventBus"),
+            // The mapping keeps what it gave up on with the function's own rights.
+            ("s3:ListBucket", "EvidenceBucket"),
+            ("s3:PutObject", "EvidenceBucket"),
+            ("sqs:SendMessage", "LarkWorkQueue"),
+            ("sqs:SendMessage", "ParkedQueue"),
+        ],
+    ),
+    (
+        "TokenExpiryFunction",
+        &[
+            ("dynamodb:GetItem", "LarkTable"),
+            ("dynamodb:Query", "LarkTable"),
+            ("dynamodb:UpdateItem", "LarkTable"),
+            // Lambda sends a failed invocation there with the function's own rights.
+            ("sqs:SendMessage", "ParkedQueue"),
+        ],
+    ),
+    ("HealthCheckFunction", &[("dynamodb:GetItem", "LarkTable"), ("sqs:GetQueueAttributes", "LarkWorkQueue")]),
+];
+
+pub(crate) const RULES: &[Checked] = &[
+    Checked {
+        name: "rights are spelled out",
+        rule: rights_are_spelled_out,
+        mutants: &[
+            Mutant {
+                what: "every action",
+                culprit: "HealthCheckFunction",
+                edits: &[Set("/Resources/HealthCheckFunction/Properties/Policies/0/Statement/0/Action", r#""*""#)],
+            },
+            Mutant {
+                what: "every action of a service",
+                culprit: "HealthCheckFunction",
+                edits: &[Set(
+                    "/Resources/HealthCheckFunction/Properties/Policies/0/Statement/0/Action",
+                    r#"["dynamodb:*"]"#,
+                )],
+            },
+            Mutant {
+                what: "every resource",
+                culprit: "HealthCheckFunction",
+                edits: &[Set("/Resources/HealthCheckFunction/Properties/Policies/0/Statement/0/Resource", r#""*""#)],
+            },
+            Mutant {
+                what: "every table of the account",
+                culprit: "HealthCheckFunction",
+                edits: &[Set(
+                    "/Resources/HealthCheckFunction/Properties/Policies/0/Statement/0/Resource",
+                    r#"{"Fn::Sub": "arn:aws:dynamodb:*:${AWS::AccountId}:table/*"}"#,
+                )],
+            },
+            Mutant {
+                what: "all actions but one",
+                culprit: "HealthCheckFunction",
+                edits: &[Set(
+                    "/Resources/HealthCheckFunction/Properties/Policies/0/Statement/0/NotAction",
+                    r#""iam:PassRole""#,
+                )],
+            },
+            Mutant {
+                what: "a managed policy",
+                culprit: "HealthCheckFunction",
+                edits: &[Set("/Resources/HealthCheckFunction/Properties/Policies", r#"["AdministratorAccess"]"#)],
+            },
+            Mutant {
+                what: "a policy for all",
+                culprit: "Globals",
+                edits: &[Set("/Globals/Function/Policies", r#"["AmazonDynamoDBFullAccess"]"#)],
+            },
+        ],
+    },
+    Checked {
+        name: "a function may do what its adapters call, and nothing else",
+        rule: rights_match_calls,
+        mutants: &[
+            Mutant {
+                what: "a right that is not used",
+                culprit: "HealthCheckFunction",
+                edits: &[Set(
+                    "/Resources/HealthCheckFunction/Properties/Policies/0/Statement/0/Action",
+                    r#"["dynamodb:GetItem", "dynamodb:DeleteItem"]"#,
+                )],
+            },
+            Mutant {
+                what: "a right on another resource",
+                culprit: "HealthCheckFunction",
+                edits: &[Set(
+                    "/Resources/HealthCheckFunction/Properties/Policies/0/Statement/1/Resource",
+                    r#"{"Fn::GetAtt": ["ParkedQueue", "Arn"]}"#,
+                )],
+            },
+            Mutant {
+                what: "no right to do the work",
+                culprit: "LarkWorkFunction",
+                edits: &[Remove("/Resources/LarkWorkFunction/Properties/Policies")],
+            },
+            Mutant {
+                what: "a right that is denied again",
+                culprit: "HealthCheckFunction",
+                edits: &[Set("/Resources/HealthCheckFunction/Properties/Policies/0/Statement/1/Effect", r#""Deny""#)],
+            },
+            Mutant {
+                what: "a function that nobody thought about",
+                culprit: "NewFunction",
+                edits: &[Set("/Resources/NewFunction", r#"{"Type": "AWS::Serverless::Function", "Properties": {}}"#)],
+            },
+        ],
+    },
+];
+
+fn statements(function: &Value) -> impl Iterator<Item = &Value> {
+    listed(&function["Properties"]["Policies"]).iter().flat_map(|policy| listed(&policy["Statement"]))
+}
+
+/// No action has a `*`, and every resource is one of this template, possibly with a path below it.
+fn rights_are_spelled_out(template: &Value) -> Vec<String> {
+    let mut violations = Vec::new();
+    if !template["Globals"]["Function"]["Policies"].is_null() {
+        violations.push("Globals gives rights to every function".to_owned());
+    }
+    for (id, function) in of_type(template, FUNCTION) {
+        if listed(&function["Properties"]["Policies"]).iter().any(|policy| policy["Statement"].is_null()) {
+            violations.push(format!("{id} has a policy that is written elsewhere"));
+        }
+        for statement in statements(function) {
+            if listed(&statement["Action"])
+                .iter()
+                .any(|action| action.as_str().is_none_or(|action| action.contains('*')))
+            {
+                violations.push(format!("{id} has a wildcard for an action: {}", statement["Action"]));
+            }
+            let foreign = |arn: &Value| target(arn).is_none_or(|id| template["Resources"][id].is_null());
+            if statement["Resource"].is_null() || listed(&statement["Resource"]).iter().any(foreign) {
+                violations
+                    .push(format!("{id} has rights on what this template does not declare: {}", statement["Resource"]));
+            }
+            if !statement["NotAction"].is_null() || !statement["NotResource"].is_null() {
+                violations.push(format!("{id} has rights that are stated by what they leave out"));
+            }
+        }
+    }
+    violations
+}
+
+fn rights_match_calls(template: &Value) -> Vec<String> {
+    let mut violations = Vec::new();
+    for (id, function) in of_type(template, FUNCTION) {
+        let Some((_, calls)) = CALLS.iter().find(|(name, _)| *name == id) else {
+            violations.push(format!("{id} has no entry in this table of calls"));
+            continue;
+        };
+        let needed: BTreeSet<_> = calls.iter().copied().collect();
+        let granted: BTreeSet<_> = statements(function)
+            .filter(|statement| statement["Effect"] == "Allow")
+            .flat_map(|statement| {
+                let resources = listed(&statement["Resource"]);
+                listed(&statement["Action"]).iter().flat_map(move |action| {
+                    resources.iter().map(move |arn| (action.as_str().unwrap_or("?"), target(arn).unwrap_or("?")))
+                })
+            })
+            .collect();
+        violations.extend(granted.difference(&needed).map(|(action, on)| format!("{id} never calls {action} on {on}")));
+        violations.extend(
+            needed.difference(&granted).map(|(action, on)| format!("{id} calls {action} on {on} without a right")),
+        );
+    }
+    violations
+}
