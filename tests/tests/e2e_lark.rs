@@ -122,6 +122,7 @@ async fn every_vector_is_accepted_or_refused_as_the_contract_says() {
     add_app(&bundle, APP, Some(KEY), TOKEN);
     add_app(&bundle, PLAIN_APP, None, TOKEN);
     add_app(&bundle, "cli_unicode", Some("密钥-键🔑"), TOKEN);
+    add_app(&bundle, "cli_wrong_key", Some("kudryavka-Encrypt-Key-01x"), TOKEN);
     let (http, base, vectors) = (Client::new(), bundle.setting("/http"), vectors());
     let list = |name: &str| vectors[name].as_array().unwrap().clone();
 
@@ -138,7 +139,11 @@ async fn every_vector_is_accepted_or_refused_as_the_contract_says() {
     }
     for vector in list("decrypt") {
         // Unsigned: only the URL check may pass. What does not even decrypt is refused as well.
-        let app = if vector["encrypt_key"] == "密钥-键🔑" { "cli_unicode" } else { APP };
+        let app = match vector["encrypt_key"].as_str().unwrap() {
+            "密钥-键🔑" => "cli_unicode",
+            "kudryavka-Encrypt-Key-01x" => "cli_wrong_key",
+            _ => APP,
+        };
         let body = json!({ "encrypt": vector["ciphertext_b64"] }).to_string();
         let (status, answer) = Push::unsigned(app, body).send(&http, base).await;
         let name = vector["name"].as_str().unwrap();

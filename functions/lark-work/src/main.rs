@@ -25,6 +25,7 @@ async fn main() -> Result<(), Error> {
     let parked = Arc::new(SqsParkedQueue::new(sqs, config.parked_queue_url));
     let bus = Arc::new(EventBridgeBus::new(aws_sdk_eventbridge::Client::new(&aws), config.event_bus));
     let vendor = Arc::new(LarkVendor::new(config.lark_base_url.as_deref())?);
-    let work = Work::new(table, sealer, vendor, bell, bus, parked.clone(), config.public_url);
-    trigger::run_fifo(|record| handler::carry_out(&work, record, clock::now()), parked.as_ref()).await
+    let work = Work::new(table, sealer, vendor, bell.clone(), bus, parked.clone(), config.public_url);
+    let exits = trigger::Exits { parked: parked.as_ref(), again: bell.as_ref() };
+    trigger::run_fifo(|record| handler::carry_out(&work, record, clock::now()), exits).await
 }

@@ -1,5 +1,7 @@
 //! The bodies of the work queue: doorbells that say where to look, never what to do.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -56,6 +58,20 @@ pub trait WorkQueue: Send + Sync {
     async fn ring(&self, bell: &Doorbell) -> Result<(), PortFault>;
 }
 
+/// How long a message that failed stays hidden before its `receives + 1`th delivery: 5 s, doubling up to three minutes.
+#[must_use]
+pub fn redelivery_delay(receives: u32) -> Duration {
+    let doublings = receives.saturating_sub(1).min(6);
+    Duration::from_secs(5 << doublings).min(Duration::from_secs(180))
+}
+
+/// Says when a message that failed comes again; otherwise it waits for as long as the slowest worker may take.
+#[async_trait]
+pub trait Redelivery: Send + Sync {
+    /// Called twice, the later delay counts.
+    async fn again_in(&self, receipt_handle: &str, delay: Duration) -> Result<(), PortFault>;
+}
+
 /// Evidence of an input that can never succeed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Parked {
@@ -71,4 +87,17 @@ pub struct Parked {
 #[async_trait]
 pub trait ParkedQueue: Send + Sync {
     async fn park(&self, parked: &Parked) -> Result<(), PortFault>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redelivery_slows_down_and_outlasts_a_dead_workers_claim() {
+        let delays: Vec<u64> = (1..=9).map(|receives| redelivery_delay(receives).as_secs()).collect();
+        assert_eq!(delays, [5, 10, 20, 40, 80, 160, 180, 180, 180]);
+        let before_the_fifth: u64 = delays.iter().take(4).sum();
+        assert!(before_the_fifth > crate::inbox::CLAIM.whole_seconds().unsigned_abs());
+    }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::time::Duration;
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
-use domain::fault::Fault;
-use domain::work::ParkedQueue;
+use domain::fault::{Fault, chain};
+use domain::work::{ParkedQueue, Redelivery, redelivery_delay};
 use futures_util::future::join_all;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::{Value, json};
@@ -19,20 +20,36 @@ pub struct Record {
     pub body: String,
     /// The message group, on a FIFO queue.
     pub group: Option<String>,
+    receipt_handle: String,
+    receives: u32,
+}
+
+/// Where what cannot be done goes: to be parked, or to come again.
+#[derive(Clone, Copy)]
+pub struct Exits<'a> {
+    pub parked: &'a dyn ParkedQueue,
+    pub again: &'a dyn Redelivery,
+}
+
+impl std::fmt::Debug for Exits<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exits").finish_non_exhaustive()
+    }
 }
 
 /// Runs a function on a FIFO queue. Groups are worked on at the same time, the messages of one group one after the other; after a
-/// failure the rest of that group is reported too, so that its order holds, and no other group is.
-pub async fn run_fifo<H, F, E>(handle: H, parked: &dyn ParkedQueue) -> Result<(), Error>
+/// failure the rest of that group is reported too, so that its order holds, and no other group is. What failed comes again after
+/// [`redelivery_delay`], not after the queue's whole visibility timeout.
+pub async fn run_fifo<H, F, E>(handle: H, exits: Exits<'_>) -> Result<(), Error>
 where
     H: Fn(Record) -> F + Sync,
     F: Future<Output = Result<(), E>> + Send,
     E: Fault + Send,
 {
-    lambda_runtime::run(service_fn(|event: LambdaEvent<SqsEvent>| fifo(event.payload, &handle, parked))).await
+    lambda_runtime::run(service_fn(|event: LambdaEvent<SqsEvent>| fifo(event.payload, &handle, exits))).await
 }
 
-async fn fifo<H, F, E>(event: SqsEvent, handle: &H, parked: &dyn ParkedQueue) -> Result<SqsBatchResponse, Error>
+async fn fifo<H, F, E>(event: SqsEvent, handle: &H, exits: Exits<'_>) -> Result<SqsBatchResponse, Error>
 where
     H: Fn(Record) -> F + Sync,
     F: Future<Output = Result<(), E>> + Send,
@@ -43,10 +60,17 @@ where
         // A message without an id cannot be reported; failing the batch brings it back whole.
         let message_id = message.message_id.ok_or("a message has no id")?;
         let group = message.attributes.get("MessageGroupId").cloned();
-        let record = Record { message_id, body: message.body.unwrap_or_default(), group: group.clone() };
+        let receives = message.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok());
+        let record = Record {
+            message_id,
+            body: message.body.unwrap_or_default(),
+            group: group.clone(),
+            receipt_handle: message.receipt_handle.unwrap_or_default(),
+            receives: receives.unwrap_or(1),
+        };
         groups.entry(group).or_default().push(record);
     }
-    let failed = join_all(groups.into_values().map(|records| in_turn(records, handle, parked))).await;
+    let failed = join_all(groups.into_values().map(|records| in_turn(records, handle, exits))).await;
     let mut response = SqsBatchResponse::default();
     response.batch_item_failures = failed
         .into_iter()
@@ -61,7 +85,7 @@ where
 }
 
 /// Works through one group and names what must come again.
-async fn in_turn<H, F, E>(records: Vec<Record>, handle: &H, parked: &dyn ParkedQueue) -> Vec<String>
+async fn in_turn<H, F, E>(records: Vec<Record>, handle: &H, exits: Exits<'_>) -> Vec<String>
 where
     H: Fn(Record) -> F,
     F: Future<Output = Result<(), E>>,
@@ -69,13 +93,22 @@ where
 {
     let mut records = records.into_iter();
     for record in records.by_ref() {
-        let id = record.message_id.clone();
-        let payload = evidence(&record);
-        if settle(handle(record).await, || payload, parked).await == Settled::Again {
-            return std::iter::once(id).chain(records.map(|rest| rest.message_id)).collect();
+        let tried = record.clone();
+        if settle(handle(record).await, || evidence(&tried), exits.parked).await == Settled::Again {
+            let delay = redelivery_delay(tried.receives);
+            let held: Vec<Record> = std::iter::once(tried).chain(records).collect();
+            join_all(held.iter().map(|record| postpone(record, delay, exits.again))).await;
+            return held.into_iter().map(|record| record.message_id).collect();
         }
     }
     Vec::new()
+}
+
+/// If this fails, the message comes back all the same, after the queue's visibility timeout.
+async fn postpone(record: &Record, delay: Duration, again: &dyn Redelivery) {
+    if let Err(fault) = again.again_in(&record.receipt_handle, delay).await {
+        tracing::warn!(message.id = %record.message_id, error = %chain(&fault), "A message could not be called back early");
+    }
 }
 
 fn evidence(record: &Record) -> Value {
@@ -104,10 +137,17 @@ mod tests {
         }
     }
 
+    fn exits(queue: &MemoryQueue) -> Exits<'_> {
+        Exits { parked: queue, again: queue }
+    }
+
     fn batch(messages: &[(&str, &str)]) -> SqsEvent {
         let records: Vec<Value> = messages
             .iter()
-            .map(|(id, group)| json!({"messageId": id, "body": id, "attributes": {"MessageGroupId": group}}))
+            .map(|(id, group)| {
+                json!({"messageId": id, "receiptHandle": format!("r-{id}"), "body": id,
+                "attributes": {"MessageGroupId": group, "ApproximateReceiveCount": "2"}})
+            })
             .collect();
         serde_json::from_value(json!({ "Records": records })).unwrap()
     }
@@ -122,9 +162,19 @@ mod tests {
                 Ok(())
             }
         };
-        let response = fifo(batch(messages), &handle, &queue).await.unwrap();
+        let response = fifo(batch(messages), &handle, exits(&queue)).await.unwrap();
         let mut reported: Vec<String> = response.batch_item_failures.into_iter().map(|f| f.item_identifier).collect();
         reported.sort();
+        let mut called_back: Vec<String> = queue
+            .again()
+            .into_iter()
+            .map(|(receipt, delay)| {
+                assert_eq!(delay, redelivery_delay(2));
+                receipt.trim_start_matches("r-").to_owned()
+            })
+            .collect();
+        called_back.sort();
+        assert_eq!(called_back, reported, "what is reported is called back early");
         let mut seen = seen.into_inner().unwrap();
         seen.sort();
         assert_eq!(
@@ -150,14 +200,14 @@ mod tests {
         let queue = MemoryQueue::default();
         queue.down.store(true, std::sync::atomic::Ordering::SeqCst);
         let handle = async |_: Record| Err::<(), _>(Made(Remedy::Reject(Refusal::Invalid)));
-        let response = fifo(batch(&[("a1", "a")]), &handle, &queue).await.unwrap();
+        let response = fifo(batch(&[("a1", "a")]), &handle, exits(&queue)).await.unwrap();
         assert_eq!(response.batch_item_failures.len(), 1);
     }
 
     #[tokio::test]
     async fn a_port_fault_is_tried_again() {
         let handle = async |_: Record| Err::<(), _>(PortFault::Conflict { operation: "x" });
-        let response = fifo(batch(&[("a1", "a")]), &handle, &MemoryQueue::default()).await.unwrap();
+        let response = fifo(batch(&[("a1", "a")]), &handle, exits(&MemoryQueue::default())).await.unwrap();
         assert_eq!(response.batch_item_failures.len(), 1);
     }
 }

@@ -264,7 +264,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         &bundle,
         mappings::Parts { database, queues: queues.clone(), invoker, delivery: delivery.clone(), data: &data },
         &mapping_shutdown,
-    )?;
+    )
+    .await?;
     mappings.spawn(clockwork.clone().run(mapping_shutdown));
     let (delivering, upkeep) = (buckets.clone(), buckets.clone());
     servers.spawn(async move { delivering.deliver_events(delivery.as_ref()).await });

@@ -28,7 +28,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) data: &'a Path,
 }
 
-pub(crate) fn spawn(
+pub(crate) async fn spawn(
     tasks: &mut JoinSet<()>,
     bundle: &Bundle,
     parts: Parts<'_>,
@@ -40,6 +40,8 @@ pub(crate) fn spawn(
         let filters = filters.map_err(part("event source mapping's filter"))?;
         match &mapping.source {
             Source::Queue { queue, maximum_concurrency } => {
+                // Whoever held these messages died with the runner before this one.
+                parts.queues.return_in_flight(queue).await.map_err(part("queue mapping"))?;
                 let poller = queue_poller(bundle, mapping, queue, *maximum_concurrency, filters, &parts)?;
                 tasks.spawn(poller.run(shutdown.clone()));
             }

@@ -1,12 +1,14 @@
 //! The work queue and the parked queue.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_sqs::operation::send_message::SendMessageError;
 use aws_sdk_sqs::types::QueueAttributeName;
 use domain::fault::PortFault;
-use domain::work::{Doorbell, Parked, ParkedQueue, WorkQueue};
+use domain::work::{Doorbell, Parked, ParkedQueue, Redelivery, WorkQueue};
 use sha2::{Digest as _, Sha256};
 
 /// The longest group or deduplication id.
@@ -43,6 +45,17 @@ impl WorkQueue for SqsWorkQueue {
         let request = request.message_group_id(fifo_id(bell.group()));
         let request = request.message_deduplication_id(fifo_id(bell.deduplication_id()));
         request.send().await.map_err(fault)?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Redelivery for SqsWorkQueue {
+    async fn again_in(&self, receipt_handle: &str, delay: Duration) -> Result<(), PortFault> {
+        let request = self.client.change_message_visibility().queue_url(&self.url).receipt_handle(receipt_handle);
+        let request = request.visibility_timeout(i32::try_from(delay.as_secs()).unwrap_or(i32::MAX));
+        let answer = request.send().await;
+        answer.map_err(|cause| PortFault::Unavailable { operation: "ChangeMessageVisibility", cause: cause.into() })?;
         Ok(())
     }
 }

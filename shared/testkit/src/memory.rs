@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::app::{App, AppStore};
@@ -12,7 +13,7 @@ use domain::inbox::{Acceptance, CLAIM, Claim, Entry, Inbox};
 use domain::seal::{SealContext, SealFault, Sealed, Sealer};
 use domain::session::{Attempt, Session, SessionStatus, SessionStore};
 use domain::token::{TokenStore, UserToken};
-use domain::work::{Doorbell, Parked, ParkedQueue, WorkQueue};
+use domain::work::{Doorbell, Parked, ParkedQueue, Redelivery, WorkQueue};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretSlice};
 use time::OffsetDateTime;
@@ -194,9 +195,27 @@ pub struct MemoryQueue {
     pub down: std::sync::atomic::AtomicBool,
     rung: Mutex<Vec<Doorbell>>,
     parked: Mutex<Vec<Parked>>,
+    again: Mutex<Vec<(String, Duration)>>,
+}
+
+#[async_trait]
+impl Redelivery for MemoryQueue {
+    async fn again_in(&self, receipt_handle: &str, delay: Duration) -> Result<(), PortFault> {
+        if self.is_down() {
+            return unavailable("again_in");
+        }
+        self.again.lock().expect("not poisoned").push((receipt_handle.to_owned(), delay));
+        Ok(())
+    }
 }
 
 impl MemoryQueue {
+    /// What was asked to come again, and when.
+    #[must_use]
+    pub fn again(&self) -> Vec<(String, Duration)> {
+        self.again.lock().expect("not poisoned").clone()
+    }
+
     #[must_use]
     pub fn rung(&self) -> Vec<Doorbell> {
         self.rung.lock().expect("not poisoned").clone()

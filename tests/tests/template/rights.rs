@@ -41,6 +41,7 @@ const CALLS: [(&str, &[(&str, &str)]); 6] = [
             ("events:PutEvents", "EventBus"),
             ("kms:Decrypt", "VaultKey"),
             ("kms:GenerateDataKey", "VaultKey"),
+            ("sqs:ChangeMessageVisibility", "LarkWorkQueue"),
             ("sqs:SendMessage", "LarkWorkQueue"),
             ("sqs:SendMessage", "ParkedQueue"),
         ],

@@ -361,6 +361,16 @@ impl Queues {
         Ok(())
     }
 
+    /// Makes every message in flight visible again, and its receipt stale: for a queue whose only consumers died with the process
+    /// that ran them, as event source mappings do here and never do on AWS.
+    pub async fn return_in_flight(&self, queue: &str) -> Result<(), QueueError> {
+        let queue = self.find(queue)?;
+        let (now, returned) = (self.now(), Arc::clone(&queue));
+        self.0.store.write(move |connection| messages::return_in_flight(connection, &returned, now)).await?;
+        queue.arrivals.notify_waiters();
+        Ok(())
+    }
+
     /// The oldest messages of a queue, whatever their state, without receiving them: receipt handles are empty.
     pub async fn peek(&self, queue: &str, limit: u32) -> Result<Vec<Received>, QueueError> {
         let queue = self.find(queue)?;

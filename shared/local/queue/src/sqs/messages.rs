@@ -501,6 +501,14 @@ pub(super) fn purge(connection: &Connection, queue: &Queue) -> Result<(), QueueE
     Ok(())
 }
 
+pub(super) fn return_in_flight(connection: &Connection, queue: &Queue, now: i64) -> Result<(), QueueError> {
+    connection.execute(
+        "UPDATE messages SET visible_ms = ?2, receipt = NULL WHERE queue = ?1 AND visible_ms > ?2 AND receives > 0",
+        [queue.id, now],
+    )?;
+    Ok(())
+}
+
 pub(super) fn depth(connection: &Connection, queue: &Queue, now: i64) -> Result<Depth, rusqlite::Error> {
     connection
         .prepare_cached(
