@@ -228,7 +228,7 @@ mod tests {
         let other = |change: fn(&mut Table)| {
             let mut table = table();
             change(&mut table);
-            open(&path, &[table]).unwrap_err().to_string()
+            open(&path, &[table]).err().unwrap().to_string()
         };
         assert!(other(|t| t.key.range = Some("at".into())).contains("`lark` on disk has another key"));
         assert!(other(|t| t.global_indexes.clear()).contains("another set of indexes"));

@@ -61,11 +61,16 @@ struct SealingKey {
     uses: u32,
 }
 
+struct OpeningKey {
+    key: Zeroizing<Vec<u8>>,
+    since: Instant,
+}
+
 /// The sealer that functions use.
 pub struct Vault {
     service: Box<dyn KeyService>,
     sealing: tokio::sync::Mutex<HashMap<Vec<u8>, SealingKey>>,
-    opening: Mutex<HashMap<String, (Instant, Zeroizing<Vec<u8>>)>>,
+    opening: Mutex<HashMap<String, OpeningKey>>,
 }
 
 impl fmt::Debug for Vault {
@@ -86,16 +91,16 @@ impl Vault {
         let known_as = format!("{}{wrapped}", String::from_utf8_lossy(&canonical(&shared)));
         {
             let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-            opening.retain(|_, (since, _)| since.elapsed() < KEY_LIFE);
-            if let Some((_, key)) = opening.get(&known_as) {
-                return Ok(key.clone());
+            opening.retain(|_, known| known.since.elapsed() < KEY_LIFE);
+            if let Some(known) = opening.get(&known_as) {
+                return Ok(known.key.clone());
             }
         }
         let bytes = BASE64.decode(wrapped).map_err(|_| SealFault::Damaged)?;
         let key = self.service.unwrap(&shared, &bytes).await?;
         let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if opening.len() < OPENERS {
-            opening.insert(known_as, (Instant::now(), key.clone()));
+            opening.insert(known_as, OpeningKey { key: key.clone(), since: Instant::now() });
         }
         Ok(key)
     }
