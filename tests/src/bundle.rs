@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -69,10 +70,18 @@ impl Bundle {
     /// Starts a bundle on a folder that an earlier one used.
     #[must_use]
     pub fn start_on(data: TempDir) -> Self {
+        Self::start_template(data, &workspace().join("template.yaml"), binaries())
+    }
+
+    /// Starts a bundle of another template, with its functions' binaries from a folder.
+    #[must_use]
+    pub fn start_template(data: TempDir, template: &Path, functions: &Path) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(data.path().join("stderr.log")).unwrap();
         let mut process = Command::new(binaries().join("skylark"))
-            .args(["local", "--port", "0", "--binaries"])
-            .arg(binaries())
+            .args(["local", "--port", "0", "--template"])
+            .arg(template)
+            .arg("--binaries")
+            .arg(functions)
             .arg("--data")
             .arg(data.path())
             .current_dir(workspace())
@@ -157,4 +166,23 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: impl Fn() 
         assert!(Instant::now() < deadline, "waited too long for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A client for the bundle's queues.
+#[must_use]
+pub fn sqs(bundle: &Bundle) -> aws_sdk_sqs::Client {
+    let config = aws_sdk_sqs::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new(
+            bundle.setting("/access_key_id"),
+            bundle.setting("/secret_access_key"),
+            None,
+            None,
+            "test",
+        ))
+        .endpoint_url(bundle.setting("/aws_endpoint"))
+        .http_client(lambda_kit::aws::http_client())
+        .build();
+    aws_sdk_sqs::Client::from_conf(config)
 }

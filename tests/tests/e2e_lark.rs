@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use lark::signature;
 use reqwest::Client;
 use serde_json::{Value, json};
-use skylark_tests::bundle::{Bundle, until, workspace};
+use skylark_tests::bundle::{Bundle, sqs, until, workspace};
 
 const KEY: &str = "kudryavka-Encrypt-Key-01";
 const TOKEN: &str = "vtok_Example0123456789abcdefgh";
@@ -76,23 +75,6 @@ fn event(app_id: &str, token: &str, event_id: &str) -> Value {
                     "app_id": app_id, "tenant_key": "t1" },
         "event": { "chat_id": "oc_1", "name": "周会 🗓" },
     })
-}
-
-fn sqs(bundle: &Bundle) -> aws_sdk_sqs::Client {
-    let config = aws_sdk_sqs::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("us-east-1"))
-        .credentials_provider(Credentials::new(
-            bundle.setting("/access_key_id"),
-            bundle.setting("/secret_access_key"),
-            None,
-            None,
-            "test",
-        ))
-        .endpoint_url(bundle.setting("/aws_endpoint"))
-        .http_client(lambda_kit::aws::http_client())
-        .build();
-    aws_sdk_sqs::Client::from_conf(config)
 }
 
 /// Takes what is on the queue that holds every published event: the ids, as often as they came.

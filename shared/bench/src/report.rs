@@ -104,7 +104,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} starts in turns; {} events each; times are seen from the Runtime API\n",
+            "{} starts in turns; {} events each, with AWS's answers canned; times are seen from the Runtime API;\n\
+             the ratio is that of the quickest starts\n",
             self.runs, self.events
         )?;
         writeln!(
