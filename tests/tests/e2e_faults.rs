@@ -57,7 +57,14 @@ async fn a_message_that_kills_its_function_ends_in_the_dead_letter_queue_and_the
     }
     let letters = std::sync::Mutex::new(Vec::new());
     until("three dead letters", || async {
-        let batch = sqs.receive_message().queue_url(dead).max_number_of_messages(10).visibility_timeout(600).send().await.ok()?;
+        let batch = sqs
+            .receive_message()
+            .queue_url(dead)
+            .max_number_of_messages(10)
+            .visibility_timeout(600)
+            .send()
+            .await
+            .ok()?;
         let mut letters = letters.lock().unwrap();
         letters.extend(batch.messages().iter().map(|message| message.body().unwrap().to_owned()));
         (letters.len() >= 3).then_some(())
