@@ -21,10 +21,17 @@ pub(crate) fn http_api(bundle: &Bundle, url: &str, invoker: Arc<dyn Invoker>) ->
             HttpAuthorizerKind::Lambda { function, identity_sources, .. } => {
                 Some(Authorizer { function: function.clone(), identity_sources: identity_sources.clone() })
             }
-            // Tokens are verified in the functions too; the gateway's own check is an outer shield that only AWS has.
-            HttpAuthorizerKind::Jwt { .. } => None,
+            HttpAuthorizerKind::Jwt { .. } => {
+                tracing::warn!("JWT authorizer `{name}` is not carried out locally; functions verify tokens themselves");
+                None
+            }
         }
     };
+    let limit = HttpApi::INTEGRATION_TIMEOUT.as_millis();
+    for route in api.routes.iter().filter(|route| u128::from(route.timeout_ms) != limit) {
+        let (line, key) = (route.line, &route.route_key);
+        tracing::warn!("line {line}: TimeoutInMillis of `{key}` is not carried out locally; clients wait {limit} ms");
+    }
     let routes = api.routes.iter().map(|route| HttpRoute {
         route_key: route.route_key.clone(),
         function: route.function.clone(),
