@@ -13,7 +13,7 @@ use vault::{KeyFile, KeyFileError};
 use crate::aws::Aws;
 use crate::build::{BuildError, HELLO, Workspace};
 use crate::case::{self, Case, CaseError};
-use crate::process::{Environment, Process};
+use crate::process::{Environment, Process, Vault};
 use crate::report::{Figures, Report, Spread};
 use crate::runtime_api::{Record, RuntimeApi};
 use crate::server::Server;
@@ -138,7 +138,8 @@ impl Subject {
     async fn run(&self, environment: &Environment, events: u32) -> Result<(Process, Record), BenchError> {
         let api = Arc::new(RuntimeApi::new(&self.case, events));
         let server = Server::start(api.clone()).await?;
-        let process = Process::start(&self.binary, &self.name, environment, server.address);
+        let vault = if events == 0 { Vault::Kms } else { Vault::KeyFile };
+        let process = Process::start(&self.binary, &self.name, environment, vault, server.address);
         let mut process = process.map_err(|cause| BenchError::Binary(self.binary.clone(), cause))?;
         let failure = tokio::select! {
             record = api.done() => match record.failure {

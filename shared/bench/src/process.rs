@@ -9,6 +9,13 @@ use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
 
+/// What opens secrets: as deployed, which is what a start costs, or so that they do open, without KMS.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Vault {
+    Kms,
+    KeyFile,
+}
+
 /// What every function of a run is started with.
 #[derive(Debug)]
 pub(crate) struct Environment {
@@ -26,7 +33,7 @@ impl Environment {
         self.folder.join("log")
     }
 
-    fn variables(&self, function: &str, runtime_api: SocketAddr) -> Vec<(&'static str, String)> {
+    fn variables(&self, function: &str, vault: Vault, runtime_api: SocketAddr) -> Vec<(&'static str, String)> {
         let aws = format!("http://{}", self.aws);
         let queue = |name: &str| format!("{aws}/123456789012/{name}");
         vec![
@@ -50,7 +57,13 @@ impl Environment {
             ("WORK_QUEUE_URL", queue("work.fifo")),
             ("PARKED_QUEUE_URL", queue("parked")),
             ("EVENT_BUS", "bus".to_owned()),
-            ("VAULT_KEY", format!("{}{}", vault::KEY_FILE_PREFIX, self.key_file().display())),
+            (
+                "VAULT_KEY",
+                match vault {
+                    Vault::Kms => "arn:aws:kms:us-east-1:123456789012:key/bench".to_owned(),
+                    Vault::KeyFile => format!("{}{}", vault::KEY_FILE_PREFIX, self.key_file().display()),
+                },
+            ),
             ("PUBLIC_URL", "https://bench.example".to_owned()),
             // What takes the place of AWS.
             ("AWS_ENDPOINT_URL", aws),
@@ -71,11 +84,12 @@ impl Process {
         binary: &Path,
         name: &str,
         environment: &Environment,
+        vault: Vault,
         runtime_api: SocketAddr,
     ) -> io::Result<Self> {
         let log = File::create(environment.log())?;
         let mut command = Command::new(binary);
-        command.env_clear().envs(environment.variables(name, runtime_api)).kill_on_drop(true);
+        command.env_clear().envs(environment.variables(name, vault, runtime_api)).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let started = Instant::now();
         Ok(Self { child: command.spawn()?, started })

@@ -41,7 +41,7 @@ struct Server {
 impl Server {
     fn start(state: PathBuf) -> Self {
         let here = std::env::current_exe().unwrap();
-        let example = here.parent().unwrap().parent().unwrap().join("examples/serve");
+        let example = here.parent().unwrap().parent().unwrap().join("examples/serve_lark");
         let mut child = Command::new(example).arg(state).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

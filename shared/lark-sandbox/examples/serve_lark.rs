@@ -1,4 +1,4 @@
-//! The sandbox on its own: `cargo run -p lark-sandbox --example serve -- <state file> [address]`.
+//! The sandbox on its own: `cargo run -p lark-sandbox --example serve_lark -- <state file> [address]`.
 
 use std::error::Error;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! Serves S3 alone: `cargo run -p local-bucket --example serve -- <folder> [port]`, with the keys `test` and `test`.
+//! Serves S3 alone: `cargo run -p local-bucket --example serve_buckets -- <folder> [port]`, with the keys `test` and `test`.
 #![expect(clippy::print_stdout, reason = "an example prints")]
 
 use std::convert::Infallible;

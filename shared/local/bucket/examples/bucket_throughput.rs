@@ -1,4 +1,4 @@
-//! Prints how fast one object goes in and comes out over HTTP: `cargo run -p local-bucket --example throughput [MiB]`.
+//! Prints how fast one object goes in and comes out over HTTP: `cargo run -p local-bucket --example bucket_throughput [MiB]`.
 #![expect(clippy::print_stdout, reason = "an example prints")]
 
 use std::convert::Infallible;
