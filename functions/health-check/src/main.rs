@@ -13,7 +13,7 @@ use crate::config::Config;
 async fn main() -> Result<(), Error> {
     lambda_kit::init_tracing();
     let config = Config::from_env(&env::process)?;
-    let aws = aws::config().await;
+    let aws = aws::config();
     let table = Table::new(aws_sdk_dynamodb::Client::new(&aws), config.lark_table);
     let work = SqsWorkQueue::new(aws_sdk_sqs::Client::new(&aws), config.work_queue_url);
     http::run(|request| handler::check(&table, &work, request)).await

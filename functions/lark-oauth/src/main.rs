@@ -18,7 +18,7 @@ use crate::handler::Oauth;
 async fn main() -> Result<(), Error> {
     lambda_kit::init_tracing();
     let config = Config::from_env(&env::process)?;
-    let aws = aws::config().await;
+    let aws = aws::config();
     let sealer = Arc::new(vault::Vault::from_setting(&config.vault_key, || aws_sdk_kms::Client::new(&aws))?);
     let table = Arc::new(Table::new(aws_sdk_dynamodb::Client::new(&aws), config.lark_table));
     let work = Arc::new(queue::SqsWorkQueue::new(aws_sdk_sqs::Client::new(&aws), config.work_queue_url));

@@ -12,7 +12,7 @@ use crate::config::Config;
 async fn main() -> Result<(), Error> {
     lambda_kit::init_tracing();
     let config = Config::from_env(&env::process)?;
-    let aws = aws::config().await;
+    let aws = aws::config();
     let sqs = aws_sdk_sqs::Client::new(&aws);
     let work = SqsWorkQueue::new(sqs.clone(), config.work_queue_url);
     let parked = SqsParkedQueue::new(sqs, config.parked_queue_url);

@@ -12,6 +12,6 @@ use crate::config::Config;
 async fn main() -> Result<(), Error> {
     lambda_kit::init_tracing();
     let config = Config::from_env(&env::process)?;
-    let table = Table::new(aws_sdk_dynamodb::Client::new(&aws::config().await), config.lark_table);
+    let table = Table::new(aws_sdk_dynamodb::Client::new(&aws::config()), config.lark_table);
     schedule::run(|job| handler::run(&table, job, clock::now())).await
 }

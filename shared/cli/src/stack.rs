@@ -42,7 +42,7 @@ impl Stack {
     }
 
     async fn deployed(name: &str) -> Result<Self, CliFault> {
-        let aws = lambda_kit::aws::config().await;
+        let aws = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).load().await;
         let client = aws_sdk_cloudformation::Client::new(&aws);
         let answer = client.describe_stacks().stack_name(name).send().await;
         let answer = answer.map_err(|cause| CliFault::storage(format!("stack `{name}` cannot be read"), cause))?;

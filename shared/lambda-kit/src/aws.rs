@@ -1,6 +1,8 @@
 //! AWS clients: their configuration is loaded once per process.
 
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -9,9 +11,17 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 /// instead is most of an SDK's start-up time.
 const AMAZON_ROOTS: &[u8] = include_bytes!("../roots/amazon.pem");
 
-/// Region, credentials and `AWS_ENDPOINT_URL` from the environment.
-pub async fn config() -> SdkConfig {
-    aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).load().await
+/// Region, credentials and `AWS_ENDPOINT_URL` from the environment, where Lambda puts them. The default chain would look in more places
+/// and take a third of a millisecond at every cold start.
+#[must_use]
+pub fn config() -> SdkConfig {
+    let mut config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(crate::env::process("AWS_REGION").map(Region::new))
+        .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
+        .http_client(http_client());
+    config.set_endpoint_url(crate::env::process("AWS_ENDPOINT_URL"));
+    config.build()
 }
 
 /// An HTTP client that trusts Amazon's roots only.

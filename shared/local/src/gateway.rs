@@ -22,7 +22,9 @@ pub(crate) fn http_api(bundle: &Bundle, url: &str, invoker: Arc<dyn Invoker>) ->
                 Some(Authorizer { function: function.clone(), identity_sources: identity_sources.clone() })
             }
             HttpAuthorizerKind::Jwt { .. } => {
-                tracing::warn!("JWT authorizer `{name}` is not carried out locally; functions verify tokens themselves");
+                tracing::warn!(
+                    "JWT authorizer `{name}` is not carried out locally; functions verify tokens themselves"
+                );
                 None
             }
         }
