@@ -110,6 +110,7 @@ pub(crate) async fn start(place: &Place, args: StartArgs) -> Result<Running, Cli
         lark_base_url: args.lark_base_url,
         only: args.only,
         binaries: args.binaries,
+        runner: env!("CARGO_PKG_NAME"),
     };
     let mut bundle =
         local::start(options).await.map_err(|cause| CliFault::storage("the bundle does not start", cause))?;

@@ -53,8 +53,12 @@ struct Target {
 }
 
 /// Builds each wanted binary in the workspace that holds the template. What is up to date takes cargo well under a second.
-pub(crate) async fn build(workspace: &Path, wanted: &[Wanted<'_>]) -> Result<BTreeMap<String, PathBuf>, BinaryError> {
-    let packages: BTreeSet<&str> = wanted.iter().map(|(package, _)| *package).collect();
+pub(crate) async fn build(
+    workspace: &Path,
+    runner: &str,
+    wanted: &[Wanted<'_>],
+) -> Result<BTreeMap<String, PathBuf>, BinaryError> {
+    let packages: BTreeSet<&str> = wanted.iter().map(|(package, _)| *package).chain([runner]).collect();
     let mut command = Command::new("cargo");
     command.args(["build", "--profile", PROFILE, "--message-format", "json-render-diagnostics"]);
     for package in &packages {

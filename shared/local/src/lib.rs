@@ -65,6 +65,9 @@ pub struct Options {
     pub only: Vec<String>,
     /// Where function binaries are, instead of building them.
     pub binaries: Option<PathBuf>,
+    /// The package of the runner itself, built along with the functions: Cargo then resolves one set of features for both and compiles
+    /// nothing twice.
+    pub runner: &'static str,
 }
 
 /// Why a bundle does not start.
@@ -212,7 +215,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let bundle = read(&options, &place)?;
     let binaries = match &options.binaries {
         Some(folder) => binaries::find(folder, &wanted(&bundle))?,
-        None => binaries::build(&workspace(&options.template), &wanted(&bundle)).await?,
+        None => binaries::build(&workspace(&options.template), options.runner, &wanted(&bundle)).await?,
     };
 
     let (stop, stopped) = watch::channel(false);
