@@ -12,14 +12,11 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::workspace::functions;
+pub use crate::workspace::root as workspace;
+
 /// How long anything in a test may take before it counts as lost; generous, because machines are slow and busy.
 pub const PATIENCE: Duration = Duration::from_secs(90);
-
-/// The workspace.
-#[must_use]
-pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
 
 /// Builds `skylark` and every function once per test process, as the run command does, and returns their folder.
 pub fn binaries() -> &'static Path {
@@ -27,7 +24,7 @@ pub fn binaries() -> &'static Path {
     FOLDER.get_or_init(|| {
         let mut command = Command::new(env!("CARGO"));
         command.args(["build", "--quiet", "--profile", "local", "--package", "skylark"]);
-        for function in functions() {
+        for function in functions().unwrap() {
             command.args(["--package", &function]);
         }
         let built = command.current_dir(workspace()).status().unwrap();
@@ -40,15 +37,6 @@ pub fn binaries() -> &'static Path {
         let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
         Path::new(metadata["target_directory"].as_str().unwrap()).join("local")
     })
-}
-
-/// The functions of the template, by folder.
-#[must_use]
-pub fn functions() -> Vec<String> {
-    let folders = std::fs::read_dir(workspace().join("functions")).unwrap();
-    let mut names: Vec<String> = folders.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
 }
 
 /// A running bundle.
