@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use secrecy::SecretString;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use crate::app::{AppDirectory, AppFault, OpenApp};
 use crate::fault::{Denial, Fault, PortFault, Refusal, Remedy, chain};
-use crate::id::{AppId, MessageId, OpenId, SessionId};
+use crate::id::{AppId, ChatId, MessageId, OpenId, SessionId};
 use crate::seal::{SealContext, SealFault, Sealer};
-use crate::session::{Outcome, Session, SessionFault, SessionStatus, SessionStore};
-use crate::token::{Profile, TokenPair, UserToken};
+use crate::session::{Cause, Outcome, Session, SessionFault, SessionStatus, SessionStore};
+use crate::token::{Grant, Profile, UserToken};
 use crate::work::{Doorbell, WorkQueue};
 
 /// A code that a person's approval gave, with what must be shown to exchange it.
@@ -21,15 +21,6 @@ pub struct Approval {
     pub code: SecretString,
     /// The PKCE verifier and the redirect of the attempt; a code that came with a card click has neither.
     pub attempt: Option<(SecretString, String)>,
-}
-
-/// What the vendor gives for a code.
-#[derive(Debug)]
-pub struct Grant {
-    pub pair: TokenPair,
-    pub scopes: Vec<String>,
-    pub expires_in: Duration,
-    pub refresh_expires_in: Option<Duration>,
 }
 
 /// What a card shows.
@@ -55,6 +46,9 @@ pub trait Vendor: Send + Sync {
 
     /// Makes a sent card show the session as it is. Called twice, the second call changes nothing.
     async fn update_card(&self, app: &OpenApp, message_id: &MessageId, card: CardView<'_>) -> Result<(), VendorFault>;
+
+    /// Tells the app's operators whom a card was sent to without anybody asking. Called again within the hour, the same message.
+    async fn tell_operators(&self, app: &OpenApp, chat_id: &ChatId, session: &Session) -> Result<(), VendorFault>;
 }
 
 /// Why the vendor did not do it.
@@ -63,6 +57,9 @@ pub enum VendorFault {
     /// Throttled, down or silent.
     #[error("the vendor did not answer")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The code or refresh token is used, expired, revoked or unknown: only the person can help.
+    #[error("the vendor wants the person to authorize again (code {code}): {message}")]
+    Spent { code: i64, message: String },
     /// The vendor said no, and will say no again.
     #[error("the vendor refused with code {code}: {message}")]
     Refused { code: i64, message: String },
@@ -75,14 +72,14 @@ impl Fault for VendorFault {
     fn remedy(&self) -> Remedy {
         match self {
             Self::Unavailable(_) => Remedy::Retry,
-            Self::Refused { .. } | Self::Misconfigured { .. } => Remedy::Reject(Refusal::Conflict),
+            Self::Spent { .. } | Self::Refused { .. } | Self::Misconfigured { .. } => Remedy::Reject(Refusal::Conflict),
         }
     }
 
     fn code(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "vendor_unavailable",
-            Self::Refused { .. } => "vendor_refused",
+            Self::Spent { .. } | Self::Refused { .. } => "vendor_refused",
             Self::Misconfigured { .. } => "app_misconfigured",
         }
     }
@@ -121,9 +118,9 @@ impl Authorization {
         session.must_be_open(now)?;
         let app = self.apps.enabled(&session.app_id, now).await?;
         let grant = match self.vendor.exchange(&app, approval).await {
-            Err(VendorFault::Refused { code, message }) => {
+            Err(fault @ (VendorFault::Spent { code, .. } | VendorFault::Refused { code, .. })) => {
                 self.end(session, Outcome::Failed(code.to_string()), None).await?;
-                return Err(VendorFault::Refused { code, message }.into());
+                return Err(fault.into());
             }
             grant => grant?,
         };
@@ -135,16 +132,7 @@ impl Authorization {
         let place =
             SealContext::UserToken { app_id: &session.app_id, tenant_key: &profile.tenant_key, open_id: &open_id };
         let pair = grant.pair.seal(place, self.sealer.as_ref()).await.map_err(AuthorizeFault::Seal)?;
-        let token = UserToken {
-            app_id: session.app_id.clone(),
-            open_id,
-            profile,
-            scopes: grant.scopes,
-            pair,
-            access_expires_at: now + grant.expires_in,
-            refresh_expires_at: grant.refresh_expires_in.map(|left| now + left),
-            authorized_at: now,
-        };
+        let token = UserToken::granted(session, profile, &grant, pair, now);
         self.end(session, Outcome::Completed, Some(&token)).await
     }
 
@@ -200,7 +188,14 @@ impl Authorization {
         let message_id = match &session.message_id {
             // A session that ended before its card went out needs none.
             None if session.status != SessionStatus::Pending => return Ok(()),
-            None => self.vendor.send_card(&app, card).await?,
+            None => {
+                let message_id = self.vendor.send_card(&app, card).await?;
+                if let (Cause::Expiring { .. } | Cause::Expired, Some(chat_id)) = (session.why, &app.app.operator_chat)
+                {
+                    self.warn_operators(&app, chat_id, &session).await?;
+                }
+                message_id
+            }
             Some(message_id) => {
                 match self.vendor.update_card(&app, message_id, card).await {
                     // Recalled, too old, or the chat is gone: nobody can see it, so there is nothing left to do.
@@ -211,6 +206,19 @@ impl Authorization {
         };
         self.sessions.card_shown(session_id, &message_id, session.version).await?;
         Ok(())
+    }
+}
+
+impl Authorization {
+    async fn warn_operators(&self, app: &OpenApp, chat_id: &ChatId, session: &Session) -> Result<(), VendorFault> {
+        match self.vendor.tell_operators(app, chat_id, session).await {
+            Err(fault) if fault.remedy() != Remedy::Retry => {
+                let app_id = &app.app.app_id;
+                tracing::warn!(lark.app_id = %app_id, error = %chain(&fault), "The operators' chat cannot be told");
+                Ok(())
+            }
+            told => told,
+        }
     }
 }
 

@@ -69,6 +69,10 @@ text_id!(
     OpenId, "open_id", "1 to 128 letters, digits, `_`, `-` or `.`", |t| word(t, 128)
 );
 text_id!(
+    /// A chat in Lark (`oc_..`).
+    ChatId, "chat_id", "`oc_` and up to 125 letters, digits, `_`, `-` or `.`", |t| word(t, 128) && t.starts_with("oc_")
+);
+text_id!(
     /// A message in Lark (`om_..`).
     MessageId, "message_id", "1 to 128 letters, digits, `_`, `-` or `.`", |t| word(t, 128)
 );
@@ -80,6 +84,12 @@ text_id!(
     /// An authorization session (a UUID).
     SessionId, "session_id", "a UUID", |t| uuid::Uuid::try_parse(t).is_ok_and(|u| u.as_hyphenated().to_string() == t)
 );
+
+/// Where new ids come from.
+pub trait Ids: Send + Sync {
+    /// One that was never given before.
+    fn session_id(&self) -> SessionId;
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,11 +2,15 @@
 
 pub mod app;
 pub mod authorize;
+pub mod clock;
 pub mod event;
 pub mod fault;
 pub mod id;
 pub mod inbox;
+pub mod job;
 pub mod seal;
 pub mod session;
+pub mod tenant_token;
 pub mod token;
+pub mod user_tokens;
 pub mod work;

@@ -15,9 +15,22 @@ pub enum SealContext<'a> {
     /// The app secret, encrypt key and verification token of an app.
     App(&'a AppId),
     /// A person's token pair.
-    UserToken { app_id: &'a AppId, tenant_key: &'a str, open_id: &'a OpenId },
+    UserToken {
+        app_id: &'a AppId,
+        tenant_key: &'a str,
+        open_id: &'a OpenId,
+    },
+    /// A tenant token, which is fetched anew when it does not open; or a store app's ticket.
+    TenantToken {
+        app_id: &'a AppId,
+        tenant_key: &'a str,
+    },
+    AppTicket(&'a AppId),
     /// The PKCE verifier of one authorization attempt, named by the hash of its state.
-    Verifier { app_id: &'a AppId, state_hash: &'a str },
+    Verifier {
+        app_id: &'a AppId,
+        state_hash: &'a str,
+    },
 }
 
 impl<'a> SealContext<'a> {
@@ -32,6 +45,10 @@ impl<'a> SealContext<'a> {
                 ("tenant", *tenant_key),
                 ("user", open_id.as_str()),
             ]),
+            Self::TenantToken { app_id, tenant_key } => {
+                BTreeMap::from([("kind", "tenant_token"), ("app", app_id.as_str()), ("tenant", *tenant_key)])
+            }
+            Self::AppTicket(app_id) => BTreeMap::from([("kind", "app_ticket"), ("app", app_id.as_str())]),
             Self::Verifier { app_id, state_hash } => {
                 BTreeMap::from([("kind", "verifier"), ("app", app_id.as_str()), ("state", *state_hash)])
             }

@@ -12,11 +12,20 @@ use crate::token::UserToken;
 /// How long a person has to answer.
 pub const SESSION_LIFE: Duration = Duration::minutes(10);
 
+/// How long a card that we sent of our own accord waits: over a night, a weekend, a holiday. A card can be updated for 14 days.
+pub const RENEWAL_LIFE: Duration = Duration::days(13);
+
+/// How long a person is left alone between two cards that they did not cause, unless the app needs other scopes.
+pub const ASK_AGAIN: Duration = Duration::hours(24);
+
 /// How long an ended session is remembered, for its card and for questions.
-pub const SESSION_REMEMBERED: Duration = Duration::days(14);
+pub const SESSION_REMEMBERED: Duration = Duration::days(28);
 
 /// The vendor's limit on scopes in one authorization.
 pub const MAX_SCOPES: usize = 50;
+
+/// Without it the vendor gives no refresh token.
+pub const OFFLINE_ACCESS: &str = "offline_access";
 
 /// Where a session stands. Everything but `Pending` is final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +47,21 @@ pub enum CardStyle {
     Concise,
 }
 
+/// Why a person is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "cause", rename_all = "snake_case")]
+pub enum Cause {
+    /// A service asked for it.
+    #[default]
+    Requested,
+    /// What the person granted ends in so many days.
+    Expiring { days: u16 },
+    /// It has ended: nothing can refresh it any more.
+    Expired,
+    /// A call needs scopes that the person has not granted.
+    MoreScopes,
+}
+
 /// One request for authorization.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
@@ -49,6 +73,14 @@ pub struct Session {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     pub style: CardStyle,
+    /// A card of the app's own, made in the vendor's card builder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_id: Option<String>,
+    #[serde(default)]
+    pub why: Cause,
+    /// The organisation the person belongs to, where the app serves several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant_key: Option<String>,
     pub status: SessionStatus,
     /// What went wrong, as a stable code, when `Failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,6 +107,8 @@ pub struct SessionRequest {
     pub scopes: Vec<String>,
     pub reason: Option<String>,
     pub style: CardStyle,
+    pub template_id: Option<String>,
+    pub tenant_key: Option<String>,
 }
 
 impl Session {
@@ -84,8 +118,8 @@ impl Session {
         if let Some(bad) = scopes.iter().find(|s| s.is_empty() || !s.bytes().all(|b| b.is_ascii_graphic())) {
             return Err(SessionFault::BadScope(bad.clone()));
         }
-        if !scopes.iter().any(|s| s == "offline_access") {
-            scopes.push("offline_access".to_owned());
+        if !scopes.iter().any(|s| s == OFFLINE_ACCESS) {
+            scopes.push(OFFLINE_ACCESS.to_owned());
         }
         scopes.sort();
         scopes.dedup();
@@ -95,6 +129,9 @@ impl Session {
         if request.reason.as_ref().is_some_and(|r| r.chars().count() > 500) {
             return Err(SessionFault::ReasonTooLong);
         }
+        if request.template_id.as_ref().is_some_and(|id| !id.starts_with("AAq") && !id.starts_with("ctp_")) {
+            return Err(SessionFault::BadTemplate);
+        }
         Ok(Self {
             session_id,
             app_id: request.app_id,
@@ -102,6 +139,9 @@ impl Session {
             scopes,
             reason: request.reason,
             style: request.style,
+            template_id: request.template_id,
+            why: Cause::Requested,
+            tenant_key: request.tenant_key,
             status: SessionStatus::Pending,
             failure: None,
             created_at: now,
@@ -110,6 +150,63 @@ impl Session {
             message_id: None,
             shown_version: 0,
         })
+    }
+
+    /// Asks the person behind `token` to approve again, for what they had and `more`.
+    #[must_use]
+    pub fn renewal(session_id: SessionId, token: &UserToken, more: &[String], why: Cause, now: OffsetDateTime) -> Self {
+        Self::unasked(session_id, (&token.app_id, &token.open_id), token.scopes.iter().chain(more), why, now)
+            .of_tenant(&token.profile.tenant_key)
+    }
+
+    /// Asks a person of whom nothing is stored.
+    #[must_use]
+    pub fn first(
+        session_id: SessionId,
+        (app_id, open_id): (&AppId, &OpenId),
+        scopes: &[String],
+        tenant_key: Option<&str>,
+        now: OffsetDateTime,
+    ) -> Self {
+        let session = Self::unasked(session_id, (app_id, open_id), scopes.iter(), Cause::MoreScopes, now);
+        session.of_tenant(tenant_key.unwrap_or_default())
+    }
+
+    fn of_tenant(self, tenant_key: &str) -> Self {
+        Self { tenant_key: Some(tenant_key.to_owned()).filter(|key| !key.is_empty()), ..self }
+    }
+
+    fn unasked<'a>(
+        session_id: SessionId,
+        (app_id, open_id): (&AppId, &OpenId),
+        scopes: impl Iterator<Item = &'a String>,
+        why: Cause,
+        now: OffsetDateTime,
+    ) -> Self {
+        let mut scopes: Vec<String> = scopes.filter(|scope| *scope != OFFLINE_ACCESS).cloned().collect();
+        scopes.sort();
+        scopes.dedup();
+        // Grants add up at the vendor, so what does not fit into one request is not lost.
+        scopes.truncate(MAX_SCOPES - 1);
+        scopes.push(OFFLINE_ACCESS.to_owned());
+        Self {
+            session_id,
+            app_id: app_id.clone(),
+            open_id: open_id.clone(),
+            scopes,
+            reason: None,
+            style: CardStyle::Concise,
+            template_id: None,
+            why,
+            tenant_key: None,
+            status: SessionStatus::Pending,
+            failure: None,
+            created_at: now,
+            expires_at: now + RENEWAL_LIFE,
+            version: 1,
+            message_id: None,
+            shown_version: 0,
+        }
     }
 
     /// Whether the person may still answer.
@@ -167,6 +264,13 @@ pub struct Attempt {
     pub expires_at: OffsetDateTime,
 }
 
+/// Whether a person was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    Now,
+    Before(SessionId),
+}
+
 /// Where sessions and attempts are kept.
 #[async_trait]
 pub trait SessionStore: Send + Sync {
@@ -188,6 +292,10 @@ pub trait SessionStore: Send + Sync {
     /// Takes an attempt away: of several callers one gets it.
     async fn take_attempt(&self, state_hash: &str) -> Result<Option<Attempt>, PortFault>;
 
+    /// Keeps a session that the person did not cause, unless one with the same scopes was kept less than [`ASK_AGAIN`] before:
+    /// then that one is the answer. Of several callers one is [`Asked::Now`].
+    async fn ask(&self, session: &Session) -> Result<Asked, PortFault>;
+
     /// Pending sessions that are past their time, oldest first, at most `limit`.
     async fn overdue(&self, now: OffsetDateTime, limit: u32) -> Result<Vec<SessionId>, PortFault>;
 }
@@ -201,6 +309,8 @@ pub enum SessionFault {
     TooManyScopes(usize),
     #[error("`reason` is longer than 500 characters")]
     ReasonTooLong,
+    #[error("`template_id` must begin with `AAq` or `ctp_`")]
+    BadTemplate,
     #[error("the session is unknown")]
     Unknown,
     #[error("the session has expired")]
@@ -212,7 +322,7 @@ pub enum SessionFault {
 impl Fault for SessionFault {
     fn remedy(&self) -> Remedy {
         Remedy::Reject(match self {
-            Self::BadScope(_) | Self::TooManyScopes(_) | Self::ReasonTooLong => Refusal::Invalid,
+            Self::BadScope(_) | Self::TooManyScopes(_) | Self::ReasonTooLong | Self::BadTemplate => Refusal::Invalid,
             Self::Unknown => Refusal::Unknown,
             Self::Expired | Self::Ended(_) => Refusal::Gone,
         })
@@ -220,7 +330,7 @@ impl Fault for SessionFault {
 
     fn code(&self) -> &'static str {
         match self {
-            Self::BadScope(_) | Self::TooManyScopes(_) | Self::ReasonTooLong => "invalid_request",
+            Self::BadScope(_) | Self::TooManyScopes(_) | Self::ReasonTooLong | Self::BadTemplate => "invalid_request",
             Self::Unknown => "unknown_session",
             Self::Expired => "session_expired",
             Self::Ended(_) => "session_ended",
@@ -242,6 +352,8 @@ mod tests {
             scopes: scopes.iter().map(|s| (*s).to_owned()).collect(),
             reason: None,
             style: CardStyle::Detailed,
+            template_id: None,
+            tenant_key: None,
         }
     }
 

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use domain::app::{App, AppDirectory, AppSecrets, AppStatus, AppStore, OpenApp};
-use domain::authorize::{Approval, Authorization, AuthorizeFault, CardView, Grant, Vendor, VendorFault};
+use domain::authorize::{Approval, Authorization, AuthorizeFault, CardView, Vendor, VendorFault};
 use domain::fault::{Fault as _, Remedy};
-use domain::id::{MessageId, OpenId};
+use domain::id::{ChatId, MessageId, OpenId};
 use domain::session::{Outcome, SESSION_LIFE, Session, SessionFault, SessionStatus, SessionStore};
-use domain::token::{Profile, TokenPair, TokenStore};
+use domain::token::{Grant, Profile, TokenPair, TokenStore};
 use secrecy::SecretString;
 use testkit::sample::{self, NOW};
 use testkit::{MemoryQueue, MemoryTable, PlainSealer};
@@ -58,6 +58,11 @@ impl Vendor for OneCode {
             return Err(VendorFault::Refused { code: 230_011, message: "recalled".to_owned() });
         }
         self.cards.lock().unwrap().push((id.to_string(), card.session.status));
+        Ok(())
+    }
+
+    async fn tell_operators(&self, _app: &OpenApp, _chat: &ChatId, session: &Session) -> Result<(), VendorFault> {
+        self.cards.lock().unwrap().push(("operators".to_owned(), session.status));
         Ok(())
     }
 }

@@ -146,6 +146,8 @@ pub struct Authorization<'a> {
     pub app_name: &'a str,
     /// Shown in place of "Authorize" and the app's name.
     pub title: Option<&'a str>,
+    /// Why the person gets this card now, in place of the usual first sentence.
+    pub occasion: Option<&'a Bilingual>,
     /// Why the app asks.
     pub purpose: Option<&'a str>,
     pub scopes: &'a [Scope],
@@ -233,9 +235,14 @@ impl Authorization<'_> {
         authorize_url: &Url,
         valid_minutes: u32,
     ) -> Result<Vec<Value>, CardError> {
-        let request = Bilingual::both(
-            format!("**{app}** 需要您的授权，才能代表您操作。"),
-            format!("**{app}** needs your permission to act on your behalf."),
+        let request = self.occasion.map_or_else(
+            || {
+                Bilingual::both(
+                    format!("**{app}** 需要您的授权，才能代表您操作。"),
+                    format!("**{app}** needs your permission to act on your behalf."),
+                )
+            },
+            |occasion| Bilingual::both(escape_markdown(&occasion.zh_cn), escape_markdown(&occasion.en_us)),
         );
         let mut elements = vec![request.markdown()];
         if self.detail == Detail::Detailed {
@@ -243,10 +250,13 @@ impl Authorization<'_> {
             elements.extend((!self.scopes.is_empty()).then(|| scope_list(self.scopes)));
         }
         elements.push(buttons(session_id, authorize_url)?);
-        let validity = Bilingual::both(
-            format!("链接 {valid_minutes} 分钟内有效。"),
-            format!("The link is valid for {valid_minutes} minutes."),
-        );
+        let validity = match valid_minutes / (24 * 60) {
+            0 => Bilingual::both(
+                format!("链接 {valid_minutes} 分钟内有效。"),
+                format!("The link is valid for {valid_minutes} minutes."),
+            ),
+            days => Bilingual::both(format!("链接 {days} 天内有效。"), format!("The link is valid for {days} days.")),
+        };
         elements.push(validity.notation());
         if let (Detail::Detailed, Some(url)) = (self.detail, self.privacy_url) {
             elements.push(link_button("btn_privacy", "text", &PRIVACY, "privacy_url", url)?);

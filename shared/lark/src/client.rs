@@ -12,11 +12,13 @@ use serde_json::{Map, Value};
 use url::Url;
 
 pub use self::auth::{CodeExchange, TenantToken, UserInfo, UserTokens};
+pub use self::contact::DirectoryUser;
 pub use self::error::{ApiError, FieldViolation, Refusal};
 pub use self::messages::{OutgoingMessage, Receiver, SentMessage};
 use crate::code::{Class, Token, classify, of_status};
 
 mod auth;
+mod contact;
 mod error;
 mod messages;
 
@@ -65,6 +67,8 @@ pub struct Call<'a> {
     path: &'a str,
     deadline: Instant,
     repeat: Repeat,
+    /// For one attempt, if not the client's own.
+    timeout: Option<Duration>,
     token: Option<&'a SecretString>,
     query: &'a [(&'a str, &'a str)],
     body: Option<&'a Value>,
@@ -76,12 +80,18 @@ impl<'a> Call<'a> {
     #[must_use]
     pub fn new(method: Method, path: &'a str, deadline: Instant) -> Self {
         let repeat = if method == Method::GET { Repeat::Safe } else { Repeat::Once };
-        Self { method, path, deadline, repeat, token: None, query: &[], body: None }
+        Self { method, path, deadline, repeat, timeout: None, token: None, query: &[], body: None }
     }
 
     #[must_use]
     pub fn repeat(mut self, repeat: Repeat) -> Self {
         self.repeat = repeat;
+        self
+    }
+
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
         self
     }
 
@@ -188,7 +198,7 @@ impl Client {
         let mut request = self
             .http()?
             .request(call.method.clone(), url.clone())
-            .timeout(self.config.timeout.min(remaining))
+            .timeout(call.timeout.unwrap_or(self.config.timeout).min(remaining))
             .query(call.query);
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
@@ -297,6 +307,12 @@ fn token_class(token: &SecretString) -> Class {
         Some("a-") => Token::App,
         _ => Token::User,
     })
+}
+
+/// The list in `field`; entries of a shape that nobody documented are left out.
+fn lenient<T: serde::de::DeserializeOwned>(answer: &Answer, field: &str) -> Vec<T> {
+    let items = answer.data.get(field).and_then(Value::as_array);
+    items.into_iter().flatten().filter_map(|item| T::deserialize(item).ok()).collect()
 }
 
 /// The names of RFC 6749, for answers without a code of the vendor's.

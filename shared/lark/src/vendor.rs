@@ -1,53 +1,44 @@
 //! The vendor behind the domain's port: tokens, profiles and cards of every app, through one HTTP client.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use domain::app::{Brand, OpenApp};
-use domain::authorize::{Approval, CardView, Grant, Vendor, VendorFault};
-use domain::id::{AppId, MessageId, OpenId};
-use domain::session::{CardStyle, Session, SessionStatus};
-use domain::token::{Profile, TokenPair};
+use domain::app::{AppKind, Brand, OpenApp};
+use domain::authorize::{Approval, CardView, Vendor, VendorFault};
+use domain::clock::Clock;
+use domain::id::{ChatId, MessageId, OpenId};
+use domain::seal::Sealer;
+use domain::session::{CardStyle, Cause, Session, SessionStatus};
+use domain::tenant_token::{Mint, Minted, OWN_TENANT, TenantTokenStore, TenantTokens};
+use domain::token::{Grant, Profile, TokenPair};
+use domain::user_tokens::{Listed, Renewal};
 use secrecy::SecretString;
+use serde_json::json;
 use url::Url;
 
 use crate::card::{Authorization, Bilingual, Card, CardError, Detail, Scope, State};
-use crate::client::{ApiError, Client, ClientConfig, CodeExchange, OutgoingMessage, Receiver};
+use crate::client::{ApiError, Client, ClientConfig, CodeExchange, OutgoingMessage, Receiver, UserTokens};
 use crate::code::{Class, Token};
 
 /// How long one step may take, retries and waiting included; well inside the time-outs of the functions that call it.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// A tenant token that lives shorter than this is fetched anew.
-const MARGIN: Duration = Duration::from_secs(180);
+/// A refresh is worth more patience: its answer cannot be had twice.
+const REFRESH_PATIENCE: Duration = Duration::from_secs(14);
 
-/// Every app's vendor.
-pub struct LarkVendor {
+/// The vendor's code for a ticket that is not the newest.
+const TICKET_REFUSED: i64 = 10_012;
+
+/// Where each app's Open Platform is.
+#[derive(Debug, Clone)]
+struct Hosts {
     base: Option<Url>,
     client: Client,
-    /// The lock is held while a token is fetched, so that a burst of callers fetches once.
-    tenant_tokens: tokio::sync::Mutex<HashMap<AppId, (SecretString, Instant)>>,
 }
 
-impl fmt::Debug for LarkVendor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LarkVendor").field("base", &self.base).finish_non_exhaustive()
-    }
-}
-
-impl LarkVendor {
-    /// `base` replaces the vendor's own hosts, for every app.
-    pub fn new(base: Option<&str>) -> Result<Self, url::ParseError> {
-        let open = base.unwrap_or(Brand::Feishu.open_base()).parse()?;
-        Ok(Self {
-            base: base.map(str::parse).transpose()?,
-            client: Client::new(ClientConfig::new(open)),
-            tenant_tokens: tokio::sync::Mutex::default(),
-        })
-    }
-
+impl Hosts {
     fn client(&self, app: &OpenApp) -> Result<Client, VendorFault> {
         let open = match &self.base {
             Some(base) => base.clone(),
@@ -55,37 +46,120 @@ impl LarkVendor {
         };
         Ok(self.client.at(open))
     }
+}
 
-    async fn tenant_token(&self, app: &OpenApp, deadline: Instant) -> Result<SecretString, VendorFault> {
-        let mut known = self.tenant_tokens.lock().await;
-        if let Some((token, until)) = known.get(&app.app.app_id)
-            && Instant::now() + MARGIN < *until
-        {
-            return Ok(token.clone());
-        }
-        let fetched = self
-            .client(app)?
-            .tenant_access_token(app.app.app_id.as_str(), &app.secrets.app_secret, deadline)
-            .await
-            .map_err(fault)?;
-        let until = Instant::now() + Duration::from_secs(fetched.expires_in_secs);
-        known.insert(app.app.app_id.clone(), (fetched.token.clone(), until));
-        Ok(fetched.token)
+#[async_trait]
+impl Mint for Hosts {
+    async fn tenant_token(
+        &self,
+        app: &OpenApp,
+        tenant_key: &str,
+        ticket: Option<&SecretString>,
+    ) -> Result<Minted, VendorFault> {
+        let (client, deadline) = (self.client(app)?, Instant::now() + PATIENCE);
+        let (app_id, app_secret) = (app.app.app_id.as_str(), &app.secrets.app_secret);
+        let minted = match (app.app.kind, ticket) {
+            (AppKind::Custom, _) => client.tenant_access_token(app_id, app_secret, deadline).await,
+            (AppKind::Store, Some(ticket)) => {
+                match client.app_access_token(app_id, app_secret, ticket, deadline).await {
+                    Ok(app_token) => client.tenant_access_token_of(&app_token, tenant_key, deadline).await,
+                    Err(error) if error.code() == Some(TICKET_REFUSED) => {
+                        client.resend_app_ticket(app_id, app_secret, deadline).await.map_err(fault)?;
+                        return Err(VendorFault::Unavailable("a new app ticket is awaited".into()));
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            (AppKind::Store, None) => {
+                client.resend_app_ticket(app_id, app_secret, deadline).await.map_err(fault)?;
+                return Err(VendorFault::Unavailable("the first app ticket is awaited".into()));
+            }
+        };
+        let minted = minted.map_err(fault)?;
+        Ok(Minted { token: minted.token, expires_in: seconds(minted.expires_in_secs) })
+    }
+}
+
+/// Every app's vendor.
+pub struct LarkVendor {
+    hosts: Hosts,
+    tenant_tokens: TenantTokens,
+}
+
+impl fmt::Debug for LarkVendor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LarkVendor").field("hosts", &self.hosts).finish_non_exhaustive()
+    }
+}
+
+impl LarkVendor {
+    /// `base` replaces the vendor's own hosts, for every app.
+    pub fn new(
+        base: Option<&str>,
+        store: Arc<dyn TenantTokenStore>,
+        sealer: Arc<dyn Sealer>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, url::ParseError> {
+        let open = base.unwrap_or(Brand::Feishu.open_base()).parse()?;
+        let base = base.map(str::parse).transpose()?;
+        let hosts = Hosts { base, client: Client::new(ClientConfig::new(open)) };
+        let tenant_tokens = TenantTokens::new(store, sealer, Arc::new(hosts.clone()), clock);
+        Ok(Self { hosts, tenant_tokens })
     }
 
-    /// Makes a call with the tenant token; a token that the vendor rejects is dropped and fetched once more.
-    async fn as_tenant<T, F>(&self, app: &OpenApp, call: impl Fn(SecretString, Instant) -> F) -> Result<T, VendorFault>
+    /// The client for this app's platform.
+    pub fn client(&self, app: &OpenApp) -> Result<Client, VendorFault> {
+        self.hosts.client(app)
+    }
+
+    /// The apps' tenant tokens.
+    #[must_use]
+    pub fn tenant_tokens(&self) -> &TenantTokens {
+        &self.tenant_tokens
+    }
+
+    /// Makes a call with the tenant token; a token that the vendor rejects is replaced and the call made once more.
+    pub async fn as_tenant<T, F>(
+        &self,
+        app: &OpenApp,
+        tenant_key: Option<&str>,
+        patience: Duration,
+        call: impl Fn(SecretString, Instant) -> F,
+    ) -> Result<T, AsTenantError>
     where
         F: Future<Output = Result<T, ApiError>>,
     {
-        let deadline = Instant::now() + PATIENCE;
-        let first = call(self.tenant_token(app, deadline).await?, deadline).await;
-        match first {
+        let deadline = Instant::now() + patience;
+        let tenant_key = match app.app.kind {
+            AppKind::Custom => OWN_TENANT,
+            AppKind::Store => tenant_key.unwrap_or(OWN_TENANT),
+        };
+        let token = self.tenant_tokens.get(app, tenant_key, None).await.map_err(AsTenantError::NoToken)?;
+        match call(token.clone(), deadline).await {
             Err(error) if error.class() == Class::TokenInvalid(Token::Tenant) => {
-                self.tenant_tokens.lock().await.remove(&app.app.app_id);
-                call(self.tenant_token(app, deadline).await?, deadline).await.map_err(fault)
+                let other = self.tenant_tokens.get(app, tenant_key, Some(&token)).await;
+                let other = other.map_err(AsTenantError::NoToken)?;
+                call(other, deadline).await.map_err(AsTenantError::Call)
             }
-            result => result.map_err(fault),
+            result => result.map_err(AsTenantError::Call),
+        }
+    }
+}
+
+/// Why a call in an app's own name failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AsTenantError {
+    #[error("there is no tenant token")]
+    NoToken(#[source] VendorFault),
+    #[error(transparent)]
+    Call(#[from] ApiError),
+}
+
+impl From<AsTenantError> for VendorFault {
+    fn from(error: AsTenantError) -> Self {
+        match error {
+            AsTenantError::NoToken(fault) => fault,
+            AsTenantError::Call(error) => fault(error),
         }
     }
 }
@@ -100,13 +174,8 @@ impl Vendor for LarkVendor {
             redirect_uri: approval.attempt.as_ref().map(|(_, redirect)| redirect.as_str()),
             code_verifier: approval.attempt.as_ref().map(|(verifier, _)| verifier),
         };
-        let tokens = self.client(app)?.exchange_code(exchange, Instant::now() + PATIENCE).await.map_err(fault)?;
-        Ok(Grant {
-            pair: TokenPair { access_token: tokens.access_token, refresh_token: tokens.refresh_token },
-            scopes: tokens.scopes,
-            expires_in: seconds(tokens.expires_in_secs),
-            refresh_expires_in: tokens.refresh_token_expires_in_secs.map(seconds),
-        })
+        let tokens = self.client(app)?.exchange_code(exchange, Instant::now() + PATIENCE).await;
+        tokens.map(grant).map_err(fault)
     }
 
     async fn profile(&self, app: &OpenApp, access_token: &SecretString) -> Result<(OpenId, Profile), VendorFault> {
@@ -124,11 +193,9 @@ impl Vendor for LarkVendor {
     }
 
     async fn send_card(&self, app: &OpenApp, view: CardView<'_>) -> Result<MessageId, VendorFault> {
-        let message = OutgoingMessage::card(&card(view)?);
-        let (client, session) = (self.client(app)?, view.session);
-        let (client, message) = (&client, &message);
+        let (client, session, message) = (&self.client(app)?, view.session, &first_message(view)?);
         let sent = self
-            .as_tenant(app, async |token, deadline| {
+            .as_tenant(app, session.tenant_key.as_deref(), PATIENCE, async |token, deadline| {
                 let receiver = Receiver::OpenId(session.open_id.as_str());
                 client.send_message(&token, receiver, message, session.session_id.as_str(), deadline).await
             })
@@ -137,13 +204,119 @@ impl Vendor for LarkVendor {
     }
 
     async fn update_card(&self, app: &OpenApp, message_id: &MessageId, view: CardView<'_>) -> Result<(), VendorFault> {
-        let card = card(view)?;
-        let client = self.client(app)?;
-        let (client, card) = (&client, &card);
-        self.as_tenant(app, async |token, deadline| {
+        let (client, card) = (&self.client(app)?, &card(view)?);
+        let tenant_key = view.session.tenant_key.as_deref();
+        let patched = self.as_tenant(app, tenant_key, PATIENCE, async |token, deadline| {
             client.patch_card(&token, message_id.as_str(), card, deadline).await
+        });
+        Ok(patched.await?)
+    }
+
+    async fn tell_operators(&self, app: &OpenApp, chat_id: &ChatId, session: &Session) -> Result<(), VendorFault> {
+        let (client, message) = (&self.client(app)?, &OutgoingMessage::text(&operators_text(app, session)));
+        // Not the key of the card, which goes to the person.
+        let key = &format!("{}-op", session.session_id);
+        self.as_tenant(app, session.tenant_key.as_deref(), PATIENCE, async |token, deadline| {
+            client.send_message(&token, Receiver::ChatId(chat_id.as_str()), message, key, deadline).await
         })
-        .await
+        .await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Renewal for LarkVendor {
+    async fn refresh(&self, app: &OpenApp, refresh_token: &SecretString) -> Result<Grant, VendorFault> {
+        let (app_id, app_secret) = (app.app.app_id.as_str(), &app.secrets.app_secret);
+        let deadline = Instant::now() + REFRESH_PATIENCE;
+        let tokens = self.client(app)?.refresh(app_id, app_secret, refresh_token, deadline).await;
+        tokens.map(grant).map_err(fault)
+    }
+
+    async fn directory(
+        &self,
+        app: &OpenApp,
+        tenant_key: Option<&str>,
+        open_ids: &[&OpenId],
+    ) -> Result<Vec<Listed>, VendorFault> {
+        let client = &self.client(app)?;
+        let open_ids: &Vec<&str> = &open_ids.iter().map(|id| id.as_str()).collect();
+        let users = self
+            .as_tenant(app, tenant_key, PATIENCE, async |token, deadline| {
+                client.users(&token, open_ids, deadline).await
+            })
+            .await?;
+        let listed = users.into_iter().filter_map(|user| {
+            let open_id = OpenId::parse(user.open_id).ok()?;
+            let profile = Profile {
+                tenant_key: tenant_key.unwrap_or_default().to_owned(),
+                union_id: user.union_id,
+                user_id: user.user_id,
+                name: user.name,
+                email: user.email,
+                mobile: user.mobile,
+            };
+            Some(Listed { open_id, profile, left: user.status.is_resigned || user.status.is_frozen })
+        });
+        Ok(listed.collect())
+    }
+}
+
+fn grant(tokens: UserTokens) -> Grant {
+    Grant {
+        pair: TokenPair { access_token: tokens.access_token, refresh_token: tokens.refresh_token },
+        scopes: tokens.scopes,
+        expires_in: seconds(tokens.expires_in_secs),
+        refresh_expires_in: tokens.refresh_token_expires_in_secs.map(seconds),
+    }
+}
+
+/// The card, or the app's own template with what it needs to ask the same.
+fn first_message(view: CardView<'_>) -> Result<OutgoingMessage, VendorFault> {
+    let session = view.session;
+    let Some(template_id) = &session.template_id else { return Ok(OutgoingMessage::card(&card(view)?)) };
+    let variables = json!({
+        "app_name": view.app_name,
+        "session_id": session.session_id,
+        "authorize_url": view.authorize_url,
+        "reason": session.reason.as_deref().unwrap_or_default(),
+        "scopes": session.scopes.join(", "),
+        "valid_minutes": (session.expires_at - session.created_at).whole_minutes().to_string(),
+    });
+    Ok(OutgoingMessage::template(template_id, &variables))
+}
+
+/// Why the person gets a card that nobody asked for.
+fn occasion(app_name: &str, why: Cause) -> Option<Bilingual> {
+    let (zh_cn, en_us) = match why {
+        Cause::Requested => return None,
+        Cause::Expiring { days } => (
+            format!("您对 {app_name} 的授权将在 {days} 天后到期。现在续期，即可继续使用。"),
+            format!("Your authorization of {app_name} ends in {days} days. Renew it now to keep using it."),
+        ),
+        Cause::Expired => (
+            format!("您对 {app_name} 的授权已到期。重新授权后即可继续使用。"),
+            format!("Your authorization of {app_name} has expired. Renew it to keep using it."),
+        ),
+        Cause::MoreScopes => (
+            format!("{app_name} 需要您授予更多权限，才能完成您要的操作。"),
+            format!("{app_name} needs more permissions to do what you asked for."),
+        ),
+    };
+    Some(Bilingual { zh_cn: zh_cn.into(), en_us: en_us.into() })
+}
+
+fn operators_text(app: &OpenApp, session: &Session) -> String {
+    let (name, open_id) = (&app.app.name, &session.open_id);
+    match session.why {
+        Cause::Expiring { days } => format!(
+            "{name}: 用户 {open_id} 的授权将在 {days} 天后到期，已发送续期卡片。\n\
+             {name}: the authorization of {open_id} ends in {days} days; a card was sent to renew it."
+        ),
+        _ => format!(
+            "{name}: 用户 {open_id} 的授权已到期，已发送重新授权卡片。\n\
+             {name}: the authorization of {open_id} has expired; a card was sent to renew it."
+        ),
     }
 }
 
@@ -152,9 +325,11 @@ fn card(view: CardView<'_>) -> Result<Card, VendorFault> {
     let session = view.session;
     let scopes: Vec<Scope> =
         session.scopes.iter().map(|name| Scope { name: name.clone(), description: None }).collect();
+    let occasion = occasion(view.app_name, session.why);
     let authorization = Authorization {
         app_name: view.app_name,
         title: None,
+        occasion: occasion.as_ref(),
         purpose: session.reason.as_deref(),
         scopes: &scopes,
         detail: match session.style {
@@ -200,6 +375,7 @@ fn fault(error: ApiError) -> VendorFault {
     let code = error.code().unwrap_or_default();
     match error.class() {
         Class::RateLimited | Class::Transient => VendorFault::Unavailable(Box::new(error)),
+        Class::Reauthorize => VendorFault::Spent { code, message: error.to_string() },
         Class::Config | Class::Bug => VendorFault::Misconfigured { code, message: error.to_string() },
         _ => VendorFault::Refused { code, message: error.to_string() },
     }

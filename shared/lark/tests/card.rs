@@ -28,6 +28,7 @@ fn check(name: &str, stored: &str, detail: Detail, state: State<'_>) {
     let authorization = Authorization {
         app_name: "Skylark *助手* 🚀",
         title: None,
+        occasion: None,
         purpose: Some("Book <at id=all></at> rooms\n- for [you](http://x)"),
         scopes: &scopes,
         detail,
@@ -68,6 +69,7 @@ fn only_a_pending_card_has_buttons() {
     let authorization = Authorization {
         app_name: "a",
         title: Some("Renew"),
+        occasion: None,
         purpose: None,
         scopes: &[],
         detail: Detail::Detailed,
@@ -89,6 +91,7 @@ fn a_card_links_to_web_pages_only() {
     let authorization = Authorization {
         app_name: "a",
         title: None,
+        occasion: None,
         purpose: None,
         scopes: &[],
         detail: Detail::Detailed,
@@ -105,6 +108,7 @@ fn a_card_that_does_not_fit_a_request_is_refused() {
     let authorization = Authorization {
         app_name: "a",
         title: None,
+        occasion: None,
         purpose: None,
         scopes: &many,
         detail: Detail::Detailed,

@@ -6,15 +6,21 @@
 //! | inbox entry | `INBOX#<app_id>#<event_id>` | `INBOX` | |
 //! | session | `SESSION#<session_id>` | `SESSION` | `session.pending`, expires; absent once ended |
 //! | attempt | `STATE#<sha256 of state>` | `STATE` | |
-//! | user token | `USER#<app_id>#<open_id>` | `TOKEN` | |
+//! | user token | `USER#<app_id>#<open_id>` | `TOKEN` | `token`, next due |
+//! | card that nobody asked for | `USER#<app_id>#<open_id>` | `ASK` | |
+//! | tenant token | `TENANT#<app_id>` | `TOKEN#<tenant_key>` | |
+//! | app ticket | `TENANT#<app_id>` | `TICKET` | |
+//! | place of a job | `JOB#<name>` | `JOB` | |
 //!
-//! Times that DynamoDB compares (`at`, `claim_until`, `ttl`) are Unix seconds; all others are RFC 3339.
+//! Times that DynamoDB compares (`at`, `claim_until`, `lease_until`, `asked_until`, `issued_at` of a ticket, `ttl`) are Unix seconds; all others are RFC 3339.
 
 mod app;
 mod health;
 mod inbox;
 mod item;
+mod job;
 mod session;
+mod tenant_token;
 mod token;
 
 use aws_sdk_dynamodb::Client;

@@ -1,15 +1,16 @@
 //! Sessions and attempts.
 
 use async_trait::async_trait;
-use aws_sdk_dynamodb::types::{Put, ReturnValue, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::builders::PutBuilder;
+use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnValue, TransactWriteItem, Update};
 use domain::fault::PortFault;
 use domain::id::{MessageId, SessionId};
-use domain::session::{Attempt, SESSION_REMEMBERED, Session, SessionStatus, SessionStore};
+use domain::session::{ASK_AGAIN, Asked, Attempt, SESSION_REMEMBERED, Session, SessionStatus, SessionStore};
 use domain::token::UserToken;
 use time::{Duration, OffsetDateTime};
 
 use crate::Table;
-use crate::item::{self, fault, instant, number, text, transaction_fault};
+use crate::item::{self, Item, fault, instant, number, text, transaction_fault};
 use crate::token;
 
 const END: &str = "SET #status = :status, failure = :failure, #version = :version REMOVE #kind, #at";
@@ -39,17 +40,13 @@ impl SessionStore for Table {
     }
 
     async fn create(&self, session: &Session) -> Result<(), PortFault> {
-        let mut item = item::item("session", pk(&session.session_id), session)?;
-        item.insert("kind".to_owned(), text("session.pending"));
-        item.insert("at".to_owned(), instant(session.expires_at));
-        item.insert("ttl".to_owned(), instant(session.created_at + SESSION_REMEMBERED));
-        let request = self.client.put_item().table_name(&self.name).set_item(Some(item));
+        let request = self.client.put_item().table_name(&self.name).set_item(Some(new_item(session)?));
         request.condition_expression("attribute_not_exists(pk)").send().await.map_err(fault("PutItem session"))?;
         Ok(())
     }
 
     async fn end(&self, session: &Session, token: Option<&UserToken>) -> Result<(), PortFault> {
-        let failure = session.failure.clone().map_or(aws_sdk_dynamodb::types::AttributeValue::Null(true), text);
+        let failure = session.failure.clone().map_or(AttributeValue::Null(true), text);
         let update = Update::builder()
             .table_name(&self.name)
             .key("pk", text(pk(&session.session_id)))
@@ -113,6 +110,31 @@ impl SessionStore for Table {
         answer.attributes.map(item::parse).transpose()
     }
 
+    async fn ask(&self, session: &Session) -> Result<Asked, PortFault> {
+        const OPERATION: &str = "TransactWriteItems ask";
+        let recent = "attribute_not_exists(pk) OR asked_until <= :now OR scopes <> :scopes";
+        let ask = new_ask(&self.name, session)
+            .condition_expression(recent)
+            .expression_attribute_values(":now", instant(session.created_at))
+            .expression_attribute_values(":scopes", scopes(session));
+        let mut request = self.client.transact_write_items();
+        for put in [new_session(&self.name, session)?, ask] {
+            let put = put.build().map_err(|cause| item::broken(OPERATION, &cause))?;
+            request = request.transact_items(TransactWriteItem::builder().put(put).build());
+        }
+        match request.send().await.map_err(transaction_fault(OPERATION)) {
+            Ok(_) => return Ok(Asked::Now),
+            Err(PortFault::Conflict { .. }) => {}
+            Err(fault) => return Err(fault),
+        }
+        let request = self.client.get_item().table_name(&self.name).consistent_read(true);
+        let request = request.key("pk", text(token::pk(&session.app_id, &session.open_id))).key("sk", text("ASK"));
+        let answer = request.send().await.map_err(fault("GetItem ask"))?;
+        let before = answer.item.and_then(|item| item.get("session_id")?.as_s().ok().cloned());
+        let before = before.ok_or(PortFault::Conflict { operation: OPERATION })?;
+        SessionId::parse(before).map(Asked::Before).map_err(|cause| item::broken(OPERATION, &cause))
+    }
+
     async fn overdue(&self, now: OffsetDateTime, limit: u32) -> Result<Vec<SessionId>, PortFault> {
         let page = self
             .client
@@ -132,6 +154,38 @@ impl SessionStore for Table {
         let ids = keys.iter().filter_map(|key| key.get("pk")?.as_s().ok()?.strip_prefix("SESSION#"));
         ids.map(|id| SessionId::parse(id).map_err(|cause| item::broken("Query overdue sessions", &cause))).collect()
     }
+}
+
+fn new_item(session: &Session) -> Result<Item, PortFault> {
+    let mut item = item::item("session", pk(&session.session_id), session)?;
+    item.insert("kind".to_owned(), text("session.pending"));
+    item.insert("at".to_owned(), instant(session.expires_at));
+    item.insert("ttl".to_owned(), instant(session.created_at + SESSION_REMEMBERED));
+    Ok(item)
+}
+
+/// Keeps a session whose id is new.
+pub(crate) fn new_session(table: &str, session: &Session) -> Result<PutBuilder, PortFault> {
+    let put = Put::builder().table_name(table).set_item(Some(new_item(session)?));
+    Ok(put.condition_expression("attribute_not_exists(pk)"))
+}
+
+/// Notes that a person was asked.
+pub(crate) fn new_ask(table: &str, session: &Session) -> PutBuilder {
+    let until = session.created_at + ASK_AGAIN;
+    Put::builder()
+        .table_name(table)
+        .item("pk", text(token::pk(&session.app_id, &session.open_id)))
+        .item("sk", text("ASK"))
+        .item("entity", text("ask"))
+        .item("session_id", text(session.session_id.as_str()))
+        .item("scopes", scopes(session))
+        .item("asked_until", instant(until))
+        .item("ttl", instant(until))
+}
+
+fn scopes(session: &Session) -> AttributeValue {
+    AttributeValue::L(session.scopes.iter().map(text).collect())
 }
 
 fn attempt_pk(state_hash: &str) -> String {

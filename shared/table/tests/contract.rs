@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{
 };
 use domain::fault::PortFault;
 use table::Table;
-use testkit::contract;
+use testkit::{contract, contract_tokens};
 
 /// A table like the template's, in an endpoint of this test's own.
 async fn table() -> Table {
@@ -72,6 +72,26 @@ async fn keeps_the_contract_of_the_inbox() {
 #[tokio::test]
 async fn keeps_the_contract_of_sessions() {
     contract::sessions(&table().await).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_user_tokens() {
+    contract_tokens::user_tokens(&table().await).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_tenant_tokens() {
+    contract_tokens::tenant_tokens(&table().await).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_asking() {
+    contract_tokens::asking(&table().await).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_bookmarks() {
+    contract_tokens::bookmarks(&table().await).await;
 }
 
 #[tokio::test]

@@ -1,8 +1,12 @@
 //! For tests only: the domain's ports in memory, and the contract that every adapter must keep as they do.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a broken contract ends the test")]
 
+mod clock;
 pub mod contract;
+pub mod contract_tokens;
 mod memory;
+mod memory_tokens;
 pub mod sample;
 
+pub use clock::{CountingIds, ManualClock};
 pub use memory::{MemoryBus, MemoryQueue, MemoryTable, PlainSealer};

@@ -11,8 +11,9 @@ use domain::fault::PortFault;
 use domain::id::{AppId, EventId, MessageId, OpenId, SessionId};
 use domain::inbox::{Acceptance, CLAIM, Claim, Entry, Inbox};
 use domain::seal::{SealContext, SealFault, Sealed, Sealer};
-use domain::session::{Attempt, Session, SessionStatus, SessionStore};
-use domain::token::{TokenStore, UserToken};
+use domain::session::{ASK_AGAIN, Asked, Attempt, Session, SessionStatus, SessionStore};
+use domain::tenant_token::TenantToken;
+use domain::token::UserToken;
 use domain::work::{Doorbell, Parked, ParkedQueue, Redelivery, WorkQueue};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretSlice};
@@ -26,12 +27,25 @@ enum EntryState {
 }
 
 #[derive(Debug, Default)]
-struct Tables {
+pub(crate) struct Tables {
     apps: HashMap<AppId, App>,
     inbox: HashMap<(AppId, EventId), (Entry, EntryState)>,
-    sessions: HashMap<SessionId, Session>,
+    pub(crate) sessions: HashMap<SessionId, Session>,
     attempts: HashMap<String, Attempt>,
-    tokens: HashMap<(AppId, OpenId), UserToken>,
+    pub(crate) tokens: HashMap<(AppId, OpenId), UserToken>,
+    pub(crate) leases: HashMap<(AppId, OpenId), OffsetDateTime>,
+    pub(crate) asks: HashMap<(AppId, OpenId), Session>,
+    pub(crate) tenant_tokens: HashMap<(AppId, String), TenantToken>,
+    pub(crate) tenant_leases: HashMap<(AppId, String), OffsetDateTime>,
+    pub(crate) tickets: HashMap<AppId, (Sealed, OffsetDateTime)>,
+    pub(crate) bookmarks: HashMap<String, String>,
+}
+
+impl Tables {
+    pub(crate) fn keep_ask(&mut self, ask: &Session) {
+        self.sessions.insert(ask.session_id.clone(), ask.clone());
+        self.asks.insert((ask.app_id.clone(), ask.open_id.clone()), ask.clone());
+    }
 }
 
 /// A table in memory.
@@ -41,12 +55,12 @@ pub struct MemoryTable {
 }
 
 impl MemoryTable {
-    fn lock(&self) -> MutexGuard<'_, Tables> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().expect("no test panics while it holds the table")
     }
 }
 
-fn conflict<T>(operation: &'static str) -> Result<T, PortFault> {
+pub(crate) fn conflict<T>(operation: &'static str) -> Result<T, PortFault> {
     Err(PortFault::Conflict { operation })
 }
 
@@ -67,6 +81,15 @@ impl AppStore for MemoryTable {
             return conflict("put app");
         }
         tables.apps.insert(app.app_id.clone(), app.clone());
+        Ok(())
+    }
+
+    async fn delete(&self, app_id: &AppId, version: u64) -> Result<(), PortFault> {
+        let mut tables = self.lock();
+        if tables.apps.get(app_id).is_some_and(|stored| stored.version != version) {
+            return conflict("delete app");
+        }
+        tables.apps.remove(app_id);
         Ok(())
     }
 
@@ -151,7 +174,9 @@ impl SessionStore for MemoryTable {
             _ => return conflict("end session"),
         }
         if let Some(token) = token {
-            tables.tokens.insert((token.app_id.clone(), token.open_id.clone()), token.clone());
+            let key = (token.app_id.clone(), token.open_id.clone());
+            tables.leases.remove(&key);
+            tables.tokens.insert(key, token.clone());
         }
         Ok(())
     }
@@ -173,19 +198,27 @@ impl SessionStore for MemoryTable {
         Ok(self.lock().attempts.remove(state_hash))
     }
 
+    async fn ask(&self, session: &Session) -> Result<Asked, PortFault> {
+        let mut tables = self.lock();
+        if tables.sessions.contains_key(&session.session_id) {
+            return conflict("ask");
+        }
+        let recent = tables.asks.get(&(session.app_id.clone(), session.open_id.clone()));
+        let recent =
+            recent.filter(|ask| session.created_at < ask.created_at + ASK_AGAIN && ask.scopes == session.scopes);
+        if let Some(recent) = recent {
+            return Ok(Asked::Before(recent.session_id.clone()));
+        }
+        tables.keep_ask(session);
+        Ok(Asked::Now)
+    }
+
     async fn overdue(&self, now: OffsetDateTime, limit: u32) -> Result<Vec<SessionId>, PortFault> {
         let tables = self.lock();
         let mut due: Vec<&Session> =
             tables.sessions.values().filter(|s| s.status == SessionStatus::Pending && s.expires_at <= now).collect();
         due.sort_by_key(|s| (s.expires_at, s.session_id.clone()));
         Ok(due.into_iter().take(limit as usize).map(|s| s.session_id.clone()).collect())
-    }
-}
-
-#[async_trait]
-impl TokenStore for MemoryTable {
-    async fn get(&self, app_id: &AppId, open_id: &OpenId) -> Result<Option<UserToken>, PortFault> {
-        Ok(self.lock().tokens.get(&(app_id.clone(), open_id.clone())).cloned())
     }
 }
 

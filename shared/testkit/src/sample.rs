@@ -1,10 +1,11 @@
 //! Values that tests share.
 
-use domain::app::{App, AppStatus, Brand};
+use domain::app::{App, AppKind, AppStatus, Brand};
 use domain::id::{AppId, EventId, OpenId, SessionId};
 use domain::inbox::{Entry, EntryKind};
 use domain::seal::Sealed;
 use domain::session::{Attempt, CardStyle, Session, SessionRequest};
+use domain::tenant_token::TenantToken;
 use domain::token::{Profile, UserToken};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
@@ -32,8 +33,10 @@ pub fn app(id: &str) -> App {
     App {
         app_id: app_id(id),
         name: "考勤助手 🕘".to_owned(),
+        kind: AppKind::Custom,
         brand: Brand::Feishu,
         status: AppStatus::Enabled,
+        operator_chat: None,
         secrets: Sealed("{}".to_owned()),
         created_at: NOW,
         created_by: "ann".to_owned(),
@@ -63,6 +66,8 @@ pub fn session(n: u32) -> Session {
         scopes: vec!["task:task:read".to_owned()],
         reason: Some("把日程同步到周报 📅".to_owned()),
         style: CardStyle::Detailed,
+        template_id: None,
+        tenant_key: None,
     };
     Session::open(session_id(n), request, NOW).unwrap()
 }
@@ -75,9 +80,34 @@ pub fn token(pair: &str) -> UserToken {
         profile: Profile { tenant_key: "t1".to_owned(), name: Some("安".to_owned()), ..Profile::default() },
         scopes: vec!["offline_access".to_owned()],
         pair: Sealed(pair.to_owned()),
+        session_id: session_id(1),
+        version: 1,
+        issued_at: NOW,
         access_expires_at: NOW + Duration::hours(2),
         refresh_expires_at: Some(NOW + Duration::days(7)),
         authorized_at: NOW,
+        used_at: NOW,
+        noticed: None,
+        lapsed: None,
+        failures: 0,
+        retry_at: None,
+    }
+}
+
+/// The token of another person.
+#[must_use]
+pub fn token_of(person: &str) -> UserToken {
+    UserToken { open_id: open_id(person), ..token("sealed") }
+}
+
+#[must_use]
+pub fn tenant_token(version: u64) -> TenantToken {
+    TenantToken {
+        app_id: app_id("cli_a"),
+        tenant_key: "t1".to_owned(),
+        sealed: Sealed(format!("sealed {version}")),
+        expires_at: NOW + Duration::hours(2),
+        version,
     }
 }
 

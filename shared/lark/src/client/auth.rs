@@ -1,13 +1,16 @@
 //! Tokens and the people they belong to.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 use super::{Answer, ApiError, Call, Client, Repeat};
+
+/// How long one attempt to refresh may take: short, so that a lost one can be made again.
+const REFRESH_ATTEMPT: Duration = Duration::from_secs(4);
 
 const OAUTH_TOKEN: &str = "/open-apis/authen/v2/oauth/token";
 
@@ -90,6 +93,62 @@ impl Client {
         })
     }
 
+    /// The app token of a store app, for which the vendor pushes tickets.
+    ///
+    /// # Errors
+    /// See [`Client::call`]; code 10012 says the ticket is not the newest.
+    pub async fn app_access_token(
+        &self,
+        app_id: &str,
+        app_secret: &SecretString,
+        app_ticket: &SecretString,
+        deadline: Instant,
+    ) -> Result<SecretString, ApiError> {
+        const PATH: &str = "/open-apis/auth/v3/app_access_token";
+        let body = json!({
+            "app_id": app_id,
+            "app_secret": app_secret.expose_secret(),
+            "app_ticket": app_ticket.expose_secret(),
+        });
+        let answer = self.call(Call::new(Method::POST, PATH, deadline).repeat(Repeat::Safe).body(&body)).await?;
+        secret(&answer, "app_access_token")
+    }
+
+    /// The token of one of the tenants that installed a store app.
+    ///
+    /// # Errors
+    /// See [`Client::call`].
+    pub async fn tenant_access_token_of(
+        &self,
+        app_access_token: &SecretString,
+        tenant_key: &str,
+        deadline: Instant,
+    ) -> Result<TenantToken, ApiError> {
+        const PATH: &str = "/open-apis/auth/v3/tenant_access_token";
+        let body = json!({ "app_access_token": app_access_token.expose_secret(), "tenant_key": tenant_key });
+        let answer = self.call(Call::new(Method::POST, PATH, deadline).repeat(Repeat::Safe).body(&body)).await?;
+        Ok(TenantToken {
+            token: secret(&answer, "tenant_access_token")?,
+            expires_in_secs: seconds(&answer, "expire").ok_or_else(|| lacks(&answer, "expire"))?,
+        })
+    }
+
+    /// Has the vendor push a store app's ticket again, as an `app_ticket` event.
+    ///
+    /// # Errors
+    /// See [`Client::call`].
+    pub async fn resend_app_ticket(
+        &self,
+        app_id: &str,
+        app_secret: &SecretString,
+        deadline: Instant,
+    ) -> Result<(), ApiError> {
+        const PATH: &str = "/open-apis/auth/v3/app_ticket/resend";
+        let body = json!({ "app_id": app_id, "app_secret": app_secret.expose_secret() });
+        self.call(Call::new(Method::POST, PATH, deadline).repeat(Repeat::Safe).body(&body)).await?;
+        Ok(())
+    }
+
     /// Exchanges a code. Retried when the answer is lost: if the code was used by then, its tokens were lost with the answer.
     ///
     /// # Errors
@@ -113,8 +172,9 @@ impl Client {
         user_tokens(&self.call(call).await?)
     }
 
-    /// Refreshes a pair, once: the old refresh token dies with the answer, even an answer that is lost. One refresher per person; on
-    /// codes 20064 and 20073 read the stored pair again before giving it up.
+    /// Refreshes a pair. The old refresh token dies with the answer, even an answer that is lost: asked again, a vendor that had not
+    /// carried it out does so, and one that had says 20073 or 20064. One refresher per person; on those codes read the stored pair
+    /// again before giving it up.
     ///
     /// # Errors
     /// See [`Client::call`]. After [`ApiError::Timeout`] the old refresh token may or may not work.
@@ -131,7 +191,8 @@ impl Client {
             "client_secret": client_secret.expose_secret(),
             "refresh_token": refresh_token.expose_secret(),
         });
-        user_tokens(&self.call(Call::new(Method::POST, OAUTH_TOKEN, deadline).body(&body)).await?)
+        let call = Call::new(Method::POST, OAUTH_TOKEN, deadline).repeat(Repeat::Safe).timeout(REFRESH_ATTEMPT);
+        user_tokens(&self.call(call.body(&body)).await?)
     }
 
     /// Who a user token belongs to.
