@@ -4,5 +4,7 @@
 pub mod contract;
 mod memory;
 pub mod sample;
+mod vendor;
 
 pub use memory::{MemoryBus, MemoryQueue, MemoryTable, PlainSealer};
+pub use vendor::MemoryVendor;
