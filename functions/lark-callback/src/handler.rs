@@ -168,3 +168,234 @@ impl Fault for Refused {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::atomic::Ordering;
+
+    use domain::app::{App, AppStatus, AppStore as _};
+    use domain::inbox::Claim;
+    use lambda_kit::http::status;
+    use lark::signature::{encrypt, sha256_hex};
+    use serde_json::{Value, json};
+    use testkit::sample::{self, ENCRYPT_KEY, NOW, VERIFICATION_TOKEN};
+    use testkit::{MemoryQueue, MemoryTable, PlainSealer};
+
+    use super::*;
+
+    struct World {
+        table: Arc<MemoryTable>,
+        queue: Arc<MemoryQueue>,
+        callbacks: Callbacks,
+    }
+
+    /// Two apps, one of them disabled.
+    async fn world() -> World {
+        let (table, queue) = (Arc::<MemoryTable>::default(), Arc::<MemoryQueue>::default());
+        table.put(&sample::openable_app("cli_a").await).await.unwrap();
+        let disabled = App { status: AppStatus::Disabled, ..sample::openable_app("cli_off").await };
+        table.put(&disabled).await.unwrap();
+        let apps = AppDirectory::new(table.clone(), Arc::new(PlainSealer));
+        let callbacks = Callbacks::new(apps, table.clone(), queue.clone());
+        World { table, queue, callbacks }
+    }
+
+    impl World {
+        async fn answer(&self, request: Request) -> (u16, Value) {
+            let response = callback(&self.callbacks, request, NOW).await.unwrap();
+            (response.status().as_u16(), serde_json::from_slice(response.body()).unwrap())
+        }
+
+        async fn refusal(&self, request: Request) -> (u16, &'static str) {
+            let refused = callback(&self.callbacks, request, NOW).await.unwrap_err();
+            (status(&refused).as_u16(), refused.code())
+        }
+
+        async fn entry(&self, event_id: &str) -> Option<Entry> {
+            let claim = self.table.claim(&sample::app_id("cli_a"), &EventId::parse(event_id).unwrap(), NOW).await;
+            match claim.unwrap() {
+                Claim::Taken(entry) => Some(entry),
+                _ => None,
+            }
+        }
+    }
+
+    fn unsigned(app_id: &str, body: impl Into<String>) -> Request {
+        let mut request = Request::new(body.into().into());
+        *request.uri_mut() = format!("/lark/{app_id}/callback").parse().unwrap();
+        request.headers_mut().insert(header::CONTENT_TYPE, "application/json; charset=utf-8".parse().unwrap());
+        request.with_path_parameters(HashMap::from([("app_id".to_owned(), app_id.to_owned())]))
+    }
+
+    fn signed(app_id: &str, body: String) -> Request {
+        let sum = sha256_hex("1700000000", "nonce", ENCRYPT_KEY, body.as_bytes());
+        let mut request = unsigned(app_id, body);
+        for (name, value) in [
+            ("x-lark-request-timestamp", "1700000000"),
+            ("x-lark-request-nonce", "nonce"),
+            ("x-lark-signature", sum.as_str()),
+        ] {
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        request
+    }
+
+    fn encrypted(plain: &Value) -> String {
+        json!({ "encrypt": encrypt(ENCRYPT_KEY, [7; 16], plain.to_string().as_bytes()) }).to_string()
+    }
+
+    /// As the vendor pushes it.
+    fn push(plain: &Value) -> Request {
+        signed("cli_a", encrypted(plain))
+    }
+
+    fn pushed(event_type: &str, event_id: &str, event: Value) -> Value {
+        json!({
+            "schema": "2.0",
+            "header": { "event_id": event_id, "event_type": event_type, "token": VERIFICATION_TOKEN, "app_id": "cli_a" },
+            "event": event,
+        })
+    }
+
+    fn click(event_id: &str) -> Value {
+        let event = json!({
+            "operator": { "open_id": "ou_ann" }, "token": "c-1", "action": { "tag": "button", "value": { "答": "好 🙂" } },
+        });
+        pushed("card.action.trigger", event_id, event)
+    }
+
+    fn message(event_id: &str) -> Value {
+        let message =
+            json!({ "message_id": "om_7", "chat_id": "oc_9", "message_type": "text", "content": "{\"text\":\"嗨\"}" });
+        pushed("im.message.receive_v1", event_id, json!({ "message": message }))
+    }
+
+    #[tokio::test]
+    async fn the_url_check_is_answered_and_leaves_nothing() {
+        let world = world().await;
+        let check = json!({ "type": "url_verification", "challenge": "c-42", "token": VERIFICATION_TOKEN });
+        let answer = world.answer(unsigned("cli_a", encrypted(&check))).await;
+        assert_eq!(answer, (200, json!({ "challenge": "c-42" })));
+        assert!(world.queue.rung().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_click_is_in_the_inbox_under_its_person_and_rung_for_before_it_is_answered() {
+        let world = world().await;
+        assert_eq!(world.answer(push(&click("ev1"))).await, (200, json!({})));
+        let entry = world.entry("ev1").await.unwrap();
+        assert_eq!((entry.kind, entry.group.as_str(), entry.received_at), (EntryKind::CardAction, "ou_ann", NOW));
+        assert!(entry.payload.contains("好 🙂"));
+        assert_eq!(world.queue.rung(), [Doorbell::for_entry(&entry)]);
+    }
+
+    #[tokio::test]
+    async fn an_event_of_a_type_that_nobody_knows_is_accepted() {
+        let world = world().await;
+        let (status, _) = world.answer(push(&pushed("nobody.knows_v9", "ev1", json!({})))).await;
+        let entry = world.entry("ev1").await.unwrap();
+        assert_eq!((status, entry.kind, entry.group.as_str()), (200, EntryKind::Event, "ev1"));
+    }
+
+    #[tokio::test]
+    async fn a_message_pushed_under_two_event_ids_is_one_entry_in_the_order_of_its_chat() {
+        let world = world().await;
+        for event_id in ["ev1", "ev2"] {
+            assert_eq!(world.answer(push(&message(event_id))).await.0, 200);
+        }
+        assert_eq!(world.entry("om_7").await.unwrap().group, "oc_9");
+        assert_eq!(world.queue.rung().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_repetition_is_acknowledged_and_changes_nothing() {
+        let world = world().await;
+        for _ in 0..5 {
+            assert_eq!(world.answer(push(&click("ev1"))).await.0, 200);
+        }
+        assert_eq!(world.queue.rung().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_durable_is_not_acknowledged() {
+        let world = world().await;
+        world.table.down.store(true, Ordering::SeqCst);
+        assert_eq!(world.refusal(push(&click("ev1"))).await, (503, "unavailable"));
+        assert!(world.queue.rung().is_empty(), "no bell for what is not there");
+        world.table.down.store(false, Ordering::SeqCst);
+        assert_eq!(world.answer(push(&click("ev1"))).await.0, 200, "and the vendor's next try is the first");
+        assert_eq!(world.queue.rung().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_bell_that_cannot_be_rung_is_the_streams_to_ring() {
+        let world = world().await;
+        world.queue.down.store(true, Ordering::SeqCst);
+        assert_eq!(world.answer(push(&click("ev1"))).await.0, 200);
+        assert!(world.entry("ev1").await.is_some());
+    }
+
+    /// The checks, in order: each request is bad for its own reason and for every later one.
+    #[tokio::test]
+    async fn the_first_check_that_fails_is_the_answer() {
+        let world = world().await;
+        let huge = "x".repeat(MAX_BODY + 1);
+        let text = |mut request: Request| {
+            request.headers_mut().insert(header::CONTENT_TYPE, "text/plain".parse().unwrap());
+            request
+        };
+        let mut foreign = click("ev1");
+        foreign["header"]["app_id"] = json!("cli_b");
+        foreign["header"]["event_id"] = json!("");
+        let mut tokenless = foreign.clone();
+        tokenless["header"]["token"] = json!("guessed");
+        let no_id = pushed("im.chat.updated_v1", "", json!({}));
+        for (request, expected) in [
+            (text(unsigned("no-id!", huge)), (413, "payload_too_large")),
+            (text(unsigned("no-id!", "{")), (415, "unsupported_media_type")),
+            (unsigned("no-id!", "{"), (400, "invalid_request")),
+            (unsigned("cli_nobody", "{"), (404, "unknown_app")),
+            (unsigned("cli_off", "{"), (403, "app_disabled")),
+            (unsigned("cli_a", "{"), (400, "invalid_request")),
+            (unsigned("cli_a", encrypted(&tokenless)), (401, "forged_callback")),
+            (push(&tokenless), (401, "forged_callback")),
+            (push(&foreign), (403, "other_app")),
+            (push(&no_id), (400, "invalid_request")),
+            (push(&pushed("im.chat.updated_v1", "编号", json!({}))), (400, "invalid_request")),
+        ] {
+            let what = request.uri().path().to_owned();
+            assert_eq!(world.refusal(request).await, expected, "{what}");
+        }
+        assert!(world.queue.rung().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_signature_for_one_apps_body_does_not_carry_another() {
+        let world = world().await;
+        let mut request = push(&click("ev1"));
+        *request.body_mut() = encrypted(&click("ev2")).into();
+        assert_eq!(world.refusal(request).await, (401, "forged_callback"));
+    }
+
+    #[tokio::test]
+    async fn a_bad_field_is_named() {
+        let world = world().await;
+        for (request, field) in [
+            (unsigned("no-id!", "{}"), "app_id"),
+            (push(&pushed("im.chat.updated_v1", "编号", json!({}))), "event_id"),
+            (push(&pushed("im.chat.updated_v1", "", json!({}))), "header.event_id"),
+        ] {
+            let refused = callback(&world.callbacks, request, NOW).await.unwrap_err();
+            assert_eq!(refused.fields().first().map(|(name, _)| *name), Some(field));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_without_a_content_type_is_read() {
+        let world = world().await;
+        let mut request = push(&click("ev1"));
+        request.headers_mut().remove(header::CONTENT_TYPE);
+        assert_eq!(world.answer(request).await.0, 200);
+    }
+}

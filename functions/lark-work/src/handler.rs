@@ -10,8 +10,8 @@ use domain::id::{AppId, EventId, SessionId};
 use domain::inbox::{Claim, Entry, EntryKind, Inbox};
 use domain::seal::Sealer;
 use domain::session::SessionStore;
-use domain::work::{Doorbell, Parked, ParkedQueue, WorkQueue};
-use lambda_kit::queue::Record;
+use domain::work::{Doorbell, ParkedQueue, WorkQueue};
+use lambda_kit::parking;
 use lark::callback::CardAction;
 use lark::event::Event;
 use serde::Deserialize;
@@ -68,8 +68,8 @@ impl Button {
 }
 
 /// Answers one ring. A ring for what is done, or was never there, is answered by doing nothing.
-pub(crate) async fn carry_out(work: &Work, record: Record, now: OffsetDateTime) -> Result<(), WorkFault> {
-    match serde_json::from_str(&record.body).map_err(WorkFault::NotABell)? {
+pub(crate) async fn carry_out(work: &Work, bell: String, now: OffsetDateTime) -> Result<(), WorkFault> {
+    match serde_json::from_str(&bell).map_err(WorkFault::NotABell)? {
         Doorbell::Card { session_id, .. } => Ok(work.authorization.follow(&session_id, &work.public_url, now).await?),
         Doorbell::Inbox { app_id, event_id, .. } => work.empty_inbox(&app_id, &event_id, now).await,
     }
@@ -82,16 +82,21 @@ impl Work {
             Claim::Done | Claim::Missing => return Ok(()),
             Claim::Busy => return Err(WorkFault::Busy),
         };
-        match self.handle(&entry, now).await {
-            Ok(()) => {}
-            Err(fault) if matches!(fault.remedy(), Remedy::Retry | Remedy::Bug) => {
-                self.inbox.release(app_id, event_id).await?;
-                return Err(fault);
-            }
+        let settled = match self.handle(&entry, now).await {
             // The evidence is the entry, which finishing forgets, and not the bell.
-            Err(fault) => self.park(&entry, &fault).await?,
+            Err(fault) if !matches!(fault.remedy(), Remedy::Retry | Remedy::Bug) => {
+                parking::park(&fault, json!(entry), self.parked.as_ref()).await.map_err(WorkFault::Port)
+            }
+            handled => handled,
+        };
+        if let Err(fault) = settled {
+            // A claim that cannot be given back ends by itself.
+            if let Err(error) = self.inbox.release(app_id, event_id).await {
+                tracing::warn!(event.id = %event_id, error = %chain(&error), "An inbox entry was not released");
+            }
+            return Err(fault);
         }
-        Ok(self.inbox.finish(app_id, event_id).await?)
+        Ok(self.inbox.finish(app_id, event_id, now).await?)
     }
 
     async fn handle(&self, entry: &Entry, now: OffsetDateTime) -> Result<(), WorkFault> {
@@ -146,12 +151,6 @@ impl Work {
         let detail = json!({ "app_id": entry.app_id, "event_id": entry.event_id, "event": body });
         Ok(self.bus.publish(&[Fact::of_lark(event_type, detail)]).await?)
     }
-
-    async fn park(&self, entry: &Entry, fault: &WorkFault) -> Result<(), PortFault> {
-        let reason = chain(fault);
-        tracing::warn!(event.id = %entry.event_id, error = %reason, "An inbox entry is parked");
-        self.parked.park(&Parked { function: "lark-work".to_owned(), reason, payload: json!(entry) }).await
-    }
 }
 
 /// A click as listeners may see it: the token that updates the card is a capability and stays here.
@@ -195,5 +194,361 @@ impl Fault for WorkFault {
             Self::Authorize(fault) => fault.code(),
             Self::Port(fault) => fault.code(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use domain::inbox::CLAIM;
+    use domain::session::{Outcome, Session, SessionStatus};
+    use domain::token::TokenStore;
+    use lark::callback::{Action, CardToken, Operator};
+    use testkit::sample::{self, NOW};
+    use testkit::{MemoryBus, MemoryQueue, MemoryTable, MemoryVendor, PlainSealer};
+
+    use super::*;
+
+    struct World {
+        table: Arc<MemoryTable>,
+        queue: Arc<MemoryQueue>,
+        bus: Arc<MemoryBus>,
+        vendor: Arc<MemoryVendor>,
+        work: Work,
+    }
+
+    /// An app, and a session of Ann's that asks for its token.
+    async fn world(vendor: MemoryVendor) -> World {
+        let (table, queue, bus) = (Arc::<MemoryTable>::default(), Arc::<MemoryQueue>::default(), Arc::default());
+        let vendor = Arc::new(vendor);
+        table.put(&sample::openable_app("cli_a").await).await.unwrap();
+        table.create(&sample::session(1)).await.unwrap();
+        let work = Work::new(
+            table.clone(),
+            Arc::new(PlainSealer),
+            vendor.clone(),
+            queue.clone(),
+            Arc::clone(&bus) as Arc<dyn EventBus>,
+            queue.clone(),
+            "https://skylark.example".to_owned(),
+        );
+        World { table, queue, bus, vendor, work }
+    }
+
+    impl World {
+        async fn accept(&self, entry: &Entry) {
+            self.table.accept(entry).await.unwrap();
+        }
+
+        async fn ring(&self, entry: &Entry, now: OffsetDateTime) -> Result<(), WorkFault> {
+            let bell = serde_json::to_string(&Doorbell::for_entry(entry)).unwrap();
+            carry_out(&self.work, bell, now).await
+        }
+
+        async fn is_done(&self, entry: &Entry) -> bool {
+            self.table.claim(&entry.app_id, &entry.event_id, NOW + CLAIM).await.unwrap() == Claim::Done
+        }
+
+        async fn session(&self) -> Session {
+            SessionStore::get(self.table.as_ref(), &sample::session_id(1)).await.unwrap().unwrap()
+        }
+
+        async fn has_token(&self) -> bool {
+            let (app, person) = (sample::app_id("cli_a"), sample::open_id("ou_ann"));
+            TokenStore::get(self.table.as_ref(), &app, &person).await.unwrap().is_some()
+        }
+    }
+
+    fn event(event_id: &str) -> Entry {
+        let event = json!({
+            "id": event_id, "event_type": "im.chat.updated_v1", "app_id": "cli_a", "tenant_key": "t1", "created_at_ms": 1,
+            "body": { "chat_id": "oc_1", "name": "周会 🗓" },
+        });
+        Entry { payload: event.to_string(), ..sample::entry("cli_a", event_id) }
+    }
+
+    fn click_by(open_id: &str, app_id: &str, value: Value) -> Entry {
+        let operator = Operator { open_id: open_id.to_owned(), user_id: None, union_id: None, tenant_key: None };
+        let action = Action {
+            tag: "button".to_owned(),
+            name: None,
+            value,
+            option: None,
+            options: Vec::new(),
+            form_value: None,
+            input_value: None,
+            checked: None,
+            timezone: None,
+        };
+        let click = CardAction {
+            app_id: app_id.to_owned(),
+            event_id: "click".to_owned(),
+            operator,
+            update_token: CardToken::new("c-capability".to_owned()),
+            message_id: None,
+            chat_id: None,
+            action,
+            host: None,
+            old: false,
+        };
+        let payload = serde_json::to_string(&click).unwrap();
+        Entry { kind: EntryKind::CardAction, payload, ..sample::entry(app_id, "click") }
+    }
+
+    fn decline() -> Value {
+        json!({ "skylark": "reject", "session_id": sample::session_id(1) })
+    }
+
+    fn approve(code: Option<&str>) -> Value {
+        json!({ "skylark": "authorize", "session_id": sample::session_id(1), "code": code })
+    }
+
+    /// Ann's click is carried out, and leaves the session so.
+    async fn check_click(value: Value, status: SessionStatus, version: u64) {
+        let world = world(MemoryVendor::default()).await;
+        let click = click_by("ou_ann", "cli_a", value);
+        world.accept(&click).await;
+        world.ring(&click, NOW).await.unwrap();
+        let session = world.session().await;
+        assert_eq!((session.status, session.version), (status, version));
+        assert!(world.is_done(&click).await && world.queue.parked().is_empty() && world.bus.published().is_empty());
+    }
+
+    /// The entry can never be done as it is: it is kept, whole, and finished.
+    async fn check_parked(world: World, entry: Entry, reason: &str) {
+        world.accept(&entry).await;
+        world.ring(&entry, NOW).await.unwrap();
+        world.ring(&entry, NOW).await.unwrap();
+        let parked = world.queue.parked();
+        let [evidence] = parked.as_slice() else { panic!("parked once: {parked:?}") };
+        assert_eq!(evidence.payload, json!(entry));
+        assert!(evidence.reason.starts_with(reason), "{}", evidence.reason);
+        assert!(world.is_done(&entry).await && world.bus.published().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_doorbell_is_rejected() {
+        let world = world(MemoryVendor::default()).await;
+        for body in ["", "{", "[]", r#"{"kind":"fire"}"#, r#"{"kind":"card","session_id":"x","version":1}"#] {
+            let fault = carry_out(&world.work, body.to_owned(), NOW).await.unwrap_err();
+            assert_eq!(fault.remedy(), Remedy::Reject(Refusal::Invalid), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_ring_for_what_was_never_there_does_nothing() {
+        let world = world(MemoryVendor::default()).await;
+        world.ring(&event("ghost"), NOW).await.unwrap();
+        let bell = json!({ "kind": "card", "session_id": sample::session_id(9), "version": 1 });
+        carry_out(&world.work, bell.to_string(), NOW).await.unwrap();
+        assert!(world.bus.published().is_empty() && world.vendor.cards().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_event_is_published_once_however_often_it_is_rung_for() {
+        let (world, entry) = (world(MemoryVendor::default()).await, event("ev1"));
+        world.accept(&entry).await;
+        for _ in 0..3 {
+            world.ring(&entry, NOW).await.unwrap();
+        }
+        let published = world.bus.published();
+        let [fact] = published.as_slice() else { panic!("published once: {published:?}") };
+        assert_eq!((fact.source, fact.detail_type.as_str()), ("skylark.lark", "im.chat.updated_v1"));
+        assert_eq!((&fact.detail["event_id"], &fact.detail["app_id"]), (&json!("ev1"), &json!("cli_a")));
+        assert_eq!(fact.detail["event"]["body"]["name"], "周会 🗓");
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_another_worker_holds_comes_again_and_is_taken_over_when_that_worker_is_dead() {
+        let (world, entry) = (world(MemoryVendor::default()).await, event("ev1"));
+        world.accept(&entry).await;
+        world.table.claim(&entry.app_id, &entry.event_id, NOW).await.unwrap();
+        let fault = world.ring(&entry, NOW).await.unwrap_err();
+        assert_eq!((fault.code(), fault.remedy()), ("busy", Remedy::Retry));
+        assert!(world.bus.published().is_empty());
+        world.ring(&entry, NOW + CLAIM).await.unwrap();
+        assert_eq!(world.bus.published().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_bus_that_is_down_leaves_the_entry_free_for_the_next_ring() {
+        let (world, entry) = (world(MemoryVendor::default()).await, event("ev1"));
+        world.accept(&entry).await;
+        world.bus.down.store(true, Ordering::SeqCst);
+        assert_eq!(world.ring(&entry, NOW).await.unwrap_err().remedy(), Remedy::Retry);
+        world.bus.down.store(false, Ordering::SeqCst);
+        world.ring(&entry, NOW).await.unwrap();
+        assert!(world.is_done(&entry).await && world.bus.published().len() == 1);
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_does_not_parse_is_parked_with_its_payload() {
+        for kind in [EntryKind::Event, EntryKind::CardAction] {
+            let entry = Entry { kind, payload: "不是 JSON".to_owned(), ..sample::entry("cli_a", "ev1") };
+            check_parked(world(MemoryVendor::default()).await, entry, "the inbox entry does not parse").await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_click_that_names_another_apps_session_or_none_is_parked() {
+        let stranger = world(MemoryVendor::default()).await;
+        stranger.table.put(&sample::openable_app("cli_b").await).await.unwrap();
+        check_parked(stranger, click_by("ou_ann", "cli_b", decline()), "the session is unknown").await;
+        let unknown = json!({ "skylark": "reject", "session_id": sample::session_id(9) });
+        let click = click_by("ou_ann", "cli_a", unknown);
+        check_parked(world(MemoryVendor::default()).await, click, "the session is unknown").await;
+    }
+
+    #[tokio::test]
+    async fn poison_that_cannot_be_parked_is_not_finished() {
+        let world = world(MemoryVendor::default()).await;
+        let entry = Entry { payload: "{".to_owned(), ..sample::entry("cli_a", "ev1") };
+        world.accept(&entry).await;
+        world.queue.down.store(true, Ordering::SeqCst);
+        assert_eq!(world.ring(&entry, NOW).await.unwrap_err().remedy(), Remedy::Retry);
+        world.queue.down.store(false, Ordering::SeqCst);
+        world.ring(&entry, NOW).await.unwrap();
+        assert_eq!(world.queue.parked().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_table_that_is_down_finishes_nothing() {
+        let (world, entry) = (world(MemoryVendor::default()).await, event("ev1"));
+        world.accept(&entry).await;
+        world.table.down.store(true, Ordering::SeqCst);
+        assert_eq!(world.ring(&entry, NOW).await.unwrap_err().remedy(), Remedy::Retry);
+        assert!(world.bus.published().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_press_on_decline_ends_the_session() {
+        check_click(decline(), SessionStatus::Rejected, 2).await;
+    }
+
+    #[tokio::test]
+    async fn a_value_that_is_json_in_a_string_is_read_as_well() {
+        check_click(Value::String(decline().to_string()), SessionStatus::Rejected, 2).await;
+    }
+
+    #[tokio::test]
+    async fn a_press_on_authorize_without_a_code_waits_for_the_browser() {
+        check_click(approve(None), SessionStatus::Pending, 1).await;
+    }
+
+    #[tokio::test]
+    async fn a_press_that_carries_a_code_completes_the_session_with_its_token() {
+        let world = world(MemoryVendor::default()).await;
+        let click = click_by("ou_ann", "cli_a", approve(Some("code")));
+        world.accept(&click).await;
+        world.ring(&click, NOW).await.unwrap();
+        assert_eq!((world.session().await.status, world.has_token().await), (SessionStatus::Completed, true));
+        assert_eq!(world.queue.rung(), [Doorbell::for_session(&world.session().await)], "the card follows");
+    }
+
+    #[tokio::test]
+    async fn a_code_that_the_vendor_refuses_fails_the_session_and_is_not_tried_again() {
+        let world = world(MemoryVendor { exchanges: AtomicU32::new(1), ..MemoryVendor::default() }).await;
+        let click = click_by("ou_ann", "cli_a", approve(Some("code")));
+        world.accept(&click).await;
+        for _ in 0..2 {
+            world.ring(&click, NOW).await.unwrap();
+        }
+        let session = world.session().await;
+        assert_eq!((session.status, session.failure.as_deref()), (SessionStatus::Failed, Some("20065")));
+        assert_eq!(world.vendor.exchanges.load(Ordering::SeqCst), 2, "the one before, and this one once");
+        assert!(!world.has_token().await && world.is_done(&click).await && world.queue.parked().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_vendor_that_is_silent_leaves_the_click_for_the_next_ring() {
+        let world = world(MemoryVendor::default()).await;
+        let click = click_by("ou_ann", "cli_a", approve(Some("code")));
+        world.accept(&click).await;
+        world.vendor.down.store(true, Ordering::SeqCst);
+        assert_eq!(world.ring(&click, NOW).await.unwrap_err().remedy(), Remedy::Retry);
+        world.vendor.down.store(false, Ordering::SeqCst);
+        world.ring(&click, NOW).await.unwrap();
+        assert_eq!(world.session().await.status, SessionStatus::Completed);
+    }
+
+    #[tokio::test]
+    async fn a_code_of_somebody_else_is_parked_and_the_session_stays_open() {
+        let other = world(MemoryVendor { owner: Some("ou_bob"), ..MemoryVendor::default() }).await;
+        let table = other.table.clone();
+        let click = click_by("ou_ann", "cli_a", approve(Some("code")));
+        check_parked(other, click, "the request was meant for somebody else").await;
+        let session = SessionStore::get(table.as_ref(), &sample::session_id(1)).await.unwrap().unwrap();
+        assert_eq!(session.status, SessionStatus::Pending);
+    }
+
+    #[tokio::test]
+    async fn a_click_by_another_person_changes_nothing() {
+        for value in [decline(), approve(Some("code"))] {
+            let world = world(MemoryVendor::default()).await;
+            let click = click_by("ou_bob", "cli_a", value);
+            world.accept(&click).await;
+            world.ring(&click, NOW).await.unwrap();
+            assert_eq!(world.session().await, sample::session(1));
+            assert!(world.is_done(&click).await && world.vendor.exchanges.load(Ordering::SeqCst) == 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_click_after_the_end_or_past_the_time_changes_nothing() {
+        let world = world(MemoryVendor::default()).await;
+        let late = click_by("ou_ann", "cli_a", approve(Some("code")));
+        world.accept(&late).await;
+        world.ring(&late, sample::session(1).expires_at).await.unwrap();
+        assert_eq!(world.session().await.status, SessionStatus::Pending);
+
+        world.table.end(&sample::session(1).ended(Outcome::Completed).unwrap(), None).await.unwrap();
+        let after = Entry { event_id: EventId::parse("after").unwrap(), ..click_by("ou_ann", "cli_a", decline()) };
+        world.accept(&after).await;
+        world.ring(&after, NOW).await.unwrap();
+        assert_eq!((world.session().await.status, world.session().await.version), (SessionStatus::Completed, 2));
+    }
+
+    #[tokio::test]
+    async fn a_click_on_a_card_of_the_apps_own_is_published_without_the_token_that_updates_it() {
+        for value in [json!({ "op": "approve" }), json!({ "skylark": "dance" }), json!("plain"), Value::Null] {
+            let world = world(MemoryVendor::default()).await;
+            let click = click_by("ou_ann", "cli_a", value.clone());
+            world.accept(&click).await;
+            world.ring(&click, NOW).await.unwrap();
+            let published = world.bus.published();
+            let [fact] = published.as_slice() else { panic!("published once: {published:?}") };
+            assert_eq!(fact.detail_type, "card.action.trigger");
+            assert_eq!((&fact.detail["event_id"], &fact.detail["event"]["action"]["value"]), (&json!("click"), &value));
+            assert!(!fact.detail.to_string().contains("c-capability"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sessions_bell_sends_its_card_once_and_then_changes_it() {
+        let world = world(MemoryVendor::default()).await;
+        let bell = || serde_json::to_string(&Doorbell::for_session(&sample::session(1))).unwrap();
+        for _ in 0..2 {
+            carry_out(&world.work, bell(), NOW).await.unwrap();
+        }
+        let click = click_by("ou_ann", "cli_a", decline());
+        world.accept(&click).await;
+        world.ring(&click, NOW).await.unwrap();
+        for _ in 0..2 {
+            carry_out(&world.work, bell(), NOW).await.unwrap();
+        }
+        let expected = [("sent".to_owned(), SessionStatus::Pending), ("om_1".to_owned(), SessionStatus::Rejected)];
+        assert_eq!(world.vendor.cards(), expected);
+        assert_eq!(world.session().await.shown_version, 2);
+    }
+
+    #[tokio::test]
+    async fn a_card_that_the_vendor_does_not_take_now_comes_again() {
+        let world = world(MemoryVendor::default()).await;
+        world.vendor.down.store(true, Ordering::SeqCst);
+        let bell = serde_json::to_string(&Doorbell::for_session(&sample::session(1))).unwrap();
+        let fault = carry_out(&world.work, bell, NOW).await.unwrap_err();
+        assert_eq!((fault.code(), fault.remedy()), ("vendor_unavailable", Remedy::Retry));
+        assert_eq!(world.session().await.shown_version, 0);
     }
 }

@@ -27,5 +27,5 @@ async fn main() -> Result<(), Error> {
     let vendor = Arc::new(LarkVendor::new(config.lark_base_url.as_deref())?);
     let work = Work::new(table, sealer, vendor, bell.clone(), bus, parked.clone(), config.public_url);
     let exits = trigger::Exits { parked: parked.as_ref(), again: bell.as_ref() };
-    trigger::run_fifo(|record| handler::carry_out(&work, record, clock::now()), exits).await
+    trigger::run_fifo(|record| handler::carry_out(&work, record.body, clock::now()), exits).await
 }

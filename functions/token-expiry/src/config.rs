@@ -5,12 +5,14 @@ use lambda_kit::env::{EnvError, required};
 /// What the environment must name.
 #[derive(Debug)]
 pub(crate) struct Config {
-    /// Sessions.
+    /// Sessions and the inbox.
     pub(crate) lark_table: String,
+    /// Where the bell is.
+    pub(crate) work_queue_url: String,
 }
 
 impl Config {
     pub(crate) fn from_env(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, EnvError> {
-        Ok(Self { lark_table: required(lookup, "LARK_TABLE")? })
+        Ok(Self { lark_table: required(lookup, "LARK_TABLE")?, work_queue_url: required(lookup, "WORK_QUEUE_URL")? })
     }
 }

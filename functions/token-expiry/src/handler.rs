@@ -1,7 +1,9 @@
 //! Schedule -> job.
 
 use domain::fault::{Fault, PortFault, Remedy};
+use domain::inbox::{self, OpenEntries};
 use domain::session::{Outcome, SessionStore};
+use domain::work::WorkQueue;
 use serde::Deserialize;
 use time::OffsetDateTime;
 
@@ -16,13 +18,29 @@ const PAGES: usize = 20;
 #[serde(tag = "job", rename_all = "snake_case")]
 pub(crate) enum Job {
     ExpireSessions,
+    RingInbox,
 }
 
 /// Runs one job. Run twice, the second run finds nothing to do.
-pub(crate) async fn run(sessions: &dyn SessionStore, job: Job, now: OffsetDateTime) -> Result<(), JobFault> {
+pub(crate) async fn run<S: SessionStore + OpenEntries>(
+    store: &S,
+    work: &dyn WorkQueue,
+    job: Job,
+    now: OffsetDateTime,
+) -> Result<(), JobFault> {
     match job {
-        Job::ExpireSessions => expire_sessions(sessions, now).await,
+        Job::ExpireSessions => expire_sessions(store, now).await,
+        Job::RingInbox => ring_inbox(store, work, now).await,
     }
+}
+
+/// Rings for callbacks that were acknowledged and are not done: their bell and the stream's were lost, or their work failed to the end.
+async fn ring_inbox(inbox: &dyn OpenEntries, work: &dyn WorkQueue, now: OffsetDateTime) -> Result<(), JobFault> {
+    let rung = inbox::ring_again(inbox, work, now).await?;
+    if rung > 0 {
+        tracing::warn!(entry.count = rung, "Callbacks were waiting for a bell");
+    }
+    Ok(())
 }
 
 /// Ends every session that is past its time. The table's stream makes the cards follow.
@@ -72,9 +90,10 @@ impl Fault for JobFault {
 
 #[cfg(test)]
 mod tests {
+    use domain::inbox::{Inbox as _, RING_AGAIN};
     use domain::session::{SESSION_LIFE, SessionStatus};
-    use testkit::MemoryTable;
     use testkit::sample::{self, NOW};
+    use testkit::{MemoryQueue, MemoryTable};
 
     use super::*;
 
@@ -88,8 +107,8 @@ mod tests {
         table.create(&done).await.unwrap();
         table.end(&done.ended(Outcome::Completed).unwrap(), None).await.unwrap();
 
-        run(&table, Job::ExpireSessions, NOW + SESSION_LIFE).await.unwrap();
-        run(&table, Job::ExpireSessions, NOW + SESSION_LIFE).await.unwrap();
+        run(&table, &MemoryQueue::default(), Job::ExpireSessions, NOW + SESSION_LIFE).await.unwrap();
+        run(&table, &MemoryQueue::default(), Job::ExpireSessions, NOW + SESSION_LIFE).await.unwrap();
         for n in 0..250 {
             let session = table.get(&sample::session_id(n)).await.unwrap().unwrap();
             assert_eq!((session.status, session.version), (SessionStatus::Expired, 2));
@@ -101,7 +120,17 @@ mod tests {
     async fn ends_nothing_a_second_too_early() {
         let table = MemoryTable::default();
         table.create(&sample::session(1)).await.unwrap();
-        run(&table, Job::ExpireSessions, NOW + SESSION_LIFE - time::Duration::SECOND).await.unwrap();
+        run(&table, &MemoryQueue::default(), Job::ExpireSessions, NOW + SESSION_LIFE - time::Duration::SECOND)
+            .await
+            .unwrap();
         assert_eq!(table.get(&sample::session_id(1)).await.unwrap().unwrap().status, SessionStatus::Pending);
+    }
+
+    #[tokio::test]
+    async fn rings_for_a_callback_that_nobody_heard_of() {
+        let (table, queue) = (MemoryTable::default(), MemoryQueue::default());
+        table.accept(&sample::entry("cli_a", "ev1")).await.unwrap();
+        run(&table, &queue, Job::RingInbox, NOW + RING_AGAIN).await.unwrap();
+        assert_eq!(queue.rung().len(), 1);
     }
 }

@@ -75,7 +75,7 @@ pub trait Redelivery: Send + Sync {
 /// Evidence of an input that can never succeed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Parked {
-    /// The function that gave up.
+    /// The function that gave up, as Lambda names it.
     pub function: String,
     /// Every cause, outermost first.
     pub reason: String,

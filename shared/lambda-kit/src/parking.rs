@@ -39,7 +39,8 @@ pub(crate) async fn settle<E: Fault>(
     }
 }
 
-async fn park<E: Fault>(fault: &E, payload: Value, parked: &dyn ParkedQueue) -> Result<(), PortFault> {
+/// Keeps what can never succeed, with every cause and the name under which Lambda runs this function.
+pub async fn park<E: Fault>(fault: &E, payload: Value, parked: &dyn ParkedQueue) -> Result<(), PortFault> {
     let reason = chain(fault);
     tracing::warn!(error = %reason, error.code = fault.code(), "A record is parked");
     let function = crate::env::process("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();

@@ -3,7 +3,7 @@
 //! | entity | `pk` | `sk` | index `by_time` (`kind`, `at`) |
 //! |---|---|---|---|
 //! | app | `APP#<app_id>` | `APP` | `app`, created |
-//! | inbox entry | `INBOX#<app_id>#<event_id>` | `INBOX` | |
+//! | inbox entry | `INBOX#<app_id>#<event_id>` | `INBOX` | `inbox.open.<0..4>`, next ring; absent once done |
 //! | session | `SESSION#<session_id>` | `SESSION` | `session.pending`, expires; absent once ended |
 //! | attempt | `STATE#<sha256 of state>` | `STATE` | |
 //! | user token | `USER#<app_id>#<open_id>` | `TOKEN` | `token`, next due |

@@ -67,6 +67,7 @@ async fn keeps_the_contract_of_apps() {
 #[tokio::test]
 async fn keeps_the_contract_of_the_inbox() {
     contract::inbox(&table().await).await;
+    contract::open_entries(&table().await).await;
 }
 
 #[tokio::test]

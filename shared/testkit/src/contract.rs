@@ -3,7 +3,7 @@
 use domain::app::{App, AppKind, AppStatus, AppStore};
 use domain::fault::PortFault;
 use domain::id::{ChatId, EventId, MessageId};
-use domain::inbox::{Acceptance, CLAIM, Claim, Inbox};
+use domain::inbox::{Acceptance, CLAIM, Claim, Inbox, OpenEntries, RING_AGAIN};
 use domain::session::{Outcome, SESSION_LIFE, SessionStatus, SessionStore};
 use domain::token::TokenStore;
 use futures_util::future::join_all;
@@ -99,12 +99,40 @@ pub async fn inbox(inbox: &dyn Inbox) {
         "a dead worker's claim ends"
     );
 
-    inbox.finish(app, event).await.unwrap();
-    inbox.finish(app, event).await.unwrap();
+    inbox.finish(app, event, NOW).await.unwrap();
+    inbox.finish(app, event, NOW).await.unwrap();
     inbox.release(app, event).await.unwrap();
     assert_eq!(inbox.claim(app, event, NOW + CLAIM * 2).await.unwrap(), Claim::Done);
     assert_eq!(inbox.accept(&entry).await.unwrap(), Acceptance::Seen, "done is remembered");
-    inbox.finish(app, &EventId::parse("never-came").unwrap()).await.unwrap();
+    inbox.finish(app, &EventId::parse("never-came").unwrap(), NOW).await.unwrap();
+}
+
+/// What is not done is found again, claimed or not; what is done never is.
+pub async fn open_entries<S: Inbox + OpenEntries>(store: &S) {
+    let entries: Vec<_> = (0..30).map(|n| sample::entry("cli_a", &format!("ev{n}"))).collect();
+    for entry in &entries {
+        store.accept(entry).await.unwrap();
+    }
+    assert_eq!(store.unanswered(NOW + RING_AGAIN - Duration::seconds(1), 100).await.unwrap(), []);
+    let due = NOW + RING_AGAIN;
+    let by_id = |mut entries: Vec<domain::inbox::Entry>| {
+        entries.sort_by(|a, b| a.event_id.cmp(&b.event_id));
+        entries
+    };
+    let claimed = entries.first().unwrap();
+    store.claim(&claimed.app_id, &claimed.event_id, due).await.unwrap();
+    assert_eq!(by_id(store.unanswered(due, 100).await.unwrap()), by_id(entries.clone()), "all, whole");
+    assert!(matches!(store.unanswered(due, 8).await.unwrap().len(), 1..=8));
+
+    for entry in &entries {
+        store.put_off(&entry.app_id, &entry.event_id, due + Duration::HOUR).await.unwrap();
+    }
+    assert_eq!(store.unanswered(due, 100).await.unwrap(), []);
+    store.finish(&claimed.app_id, &claimed.event_id, due).await.unwrap();
+    store.put_off(&claimed.app_id, &claimed.event_id, due).await.unwrap();
+    let rest: Vec<_> = entries.iter().skip(1).cloned().collect();
+    assert_eq!(by_id(store.unanswered(due + Duration::HOUR, 100).await.unwrap()), by_id(rest), "what is done stays so");
+    store.put_off(&claimed.app_id, &EventId::parse("never-came").unwrap(), due).await.unwrap();
 }
 
 /// Sessions: end once, with their token or not at all; the card only moves forward.

@@ -7,6 +7,8 @@ pub mod contract_tokens;
 mod memory;
 mod memory_tokens;
 pub mod sample;
+mod vendor;
 
 pub use clock::{CountingIds, ManualClock};
 pub use memory::{MemoryBus, MemoryQueue, MemoryTable, PlainSealer};
+pub use vendor::MemoryVendor;

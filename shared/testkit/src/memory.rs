@@ -1,6 +1,7 @@
 //! The ports in memory, with switchable failures.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use domain::app::{App, AppStore};
 use domain::event::{EventBus, Fact};
 use domain::fault::PortFault;
 use domain::id::{AppId, EventId, MessageId, OpenId, SessionId};
-use domain::inbox::{Acceptance, CLAIM, Claim, Entry, Inbox};
+use domain::inbox::{Acceptance, CLAIM, Claim, Entry, Inbox, OpenEntries, RING_AGAIN};
 use domain::seal::{SealContext, SealFault, Sealed, Sealer};
 use domain::session::{ASK_AGAIN, Asked, Attempt, Session, SessionStatus, SessionStore};
 use domain::tenant_token::TenantToken;
@@ -26,10 +27,18 @@ enum EntryState {
     Done,
 }
 
+/// An entry, and when it is rung for again unless it is done.
+#[derive(Debug)]
+struct Kept {
+    entry: Entry,
+    state: EntryState,
+    due_at: OffsetDateTime,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
     apps: HashMap<AppId, App>,
-    inbox: HashMap<(AppId, EventId), (Entry, EntryState)>,
+    inbox: HashMap<(AppId, EventId), Kept>,
     pub(crate) sessions: HashMap<SessionId, Session>,
     attempts: HashMap<String, Attempt>,
     pub(crate) tokens: HashMap<(AppId, OpenId), UserToken>,
@@ -48,13 +57,18 @@ impl Tables {
     }
 }
 
-/// A table in memory.
+/// A table in memory. While `down`, the inbox and the attempts answer nothing.
 #[derive(Debug, Default)]
 pub struct MemoryTable {
+    pub down: AtomicBool,
     tables: Mutex<Tables>,
 }
 
 impl MemoryTable {
+    fn open(&self, operation: &'static str) -> Result<MutexGuard<'_, Tables>, PortFault> {
+        if self.down.load(Ordering::SeqCst) { unavailable(operation) } else { Ok(self.lock()) }
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().expect("no test panics while it holds the table")
     }
@@ -103,48 +117,65 @@ impl AppStore for MemoryTable {
 #[async_trait]
 impl Inbox for MemoryTable {
     async fn accept(&self, entry: &Entry) -> Result<Acceptance, PortFault> {
-        let mut tables = self.lock();
+        let mut tables = self.open("accept")?;
         let key = (entry.app_id.clone(), entry.event_id.clone());
         if tables.inbox.contains_key(&key) {
             return Ok(Acceptance::Seen);
         }
-        tables.inbox.insert(key, (entry.clone(), EntryState::Accepted));
+        let due_at = entry.received_at + RING_AGAIN;
+        tables.inbox.insert(key, Kept { entry: entry.clone(), state: EntryState::Accepted, due_at });
         Ok(Acceptance::New)
     }
 
     async fn claim(&self, app_id: &AppId, event_id: &EventId, now: OffsetDateTime) -> Result<Claim, PortFault> {
-        let mut tables = self.lock();
-        let Some((entry, state)) = tables.inbox.get_mut(&(app_id.clone(), event_id.clone())) else {
+        let mut tables = self.open("claim")?;
+        let Some(kept) = tables.inbox.get_mut(&(app_id.clone(), event_id.clone())) else {
             return Ok(Claim::Missing);
         };
-        match *state {
+        match kept.state {
             EntryState::Done => Ok(Claim::Done),
             EntryState::Claimed(until) if now < until => Ok(Claim::Busy),
             _ => {
-                *state = EntryState::Claimed(now + CLAIM);
-                Ok(Claim::Taken(entry.clone()))
+                kept.state = EntryState::Claimed(now + CLAIM);
+                Ok(Claim::Taken(kept.entry.clone()))
             }
         }
     }
 
-    async fn finish(&self, app_id: &AppId, event_id: &EventId) -> Result<(), PortFault> {
-        self.leave(app_id, event_id, EntryState::Done);
-        Ok(())
+    async fn finish(&self, app_id: &AppId, event_id: &EventId, _now: OffsetDateTime) -> Result<(), PortFault> {
+        self.leave(app_id, event_id, EntryState::Done)
     }
 
     async fn release(&self, app_id: &AppId, event_id: &EventId) -> Result<(), PortFault> {
-        self.leave(app_id, event_id, EntryState::Accepted);
-        Ok(())
+        self.leave(app_id, event_id, EntryState::Accepted)
     }
 }
 
 impl MemoryTable {
-    fn leave(&self, app_id: &AppId, event_id: &EventId, next: EntryState) {
-        if let Some((_, state @ EntryState::Claimed(_))) =
-            self.lock().inbox.get_mut(&(app_id.clone(), event_id.clone()))
+    fn leave(&self, app_id: &AppId, event_id: &EventId, next: EntryState) -> Result<(), PortFault> {
+        let mut tables = self.open("leave")?;
+        if let Some(kept) = tables.inbox.get_mut(&(app_id.clone(), event_id.clone()))
+            && matches!(kept.state, EntryState::Claimed(_))
         {
-            *state = next;
+            kept.state = next;
         }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl OpenEntries for MemoryTable {
+    async fn unanswered(&self, now: OffsetDateTime, limit: u32) -> Result<Vec<Entry>, PortFault> {
+        let tables = self.open("unanswered")?;
+        let due = tables.inbox.values().filter(|kept| kept.state != EntryState::Done && kept.due_at <= now);
+        Ok(due.take(limit as usize).map(|kept| kept.entry.clone()).collect())
+    }
+
+    async fn put_off(&self, app_id: &AppId, event_id: &EventId, until: OffsetDateTime) -> Result<(), PortFault> {
+        if let Some(kept) = self.open("put_off")?.inbox.get_mut(&(app_id.clone(), event_id.clone())) {
+            kept.due_at = until;
+        }
+        Ok(())
     }
 }
 
@@ -190,12 +221,12 @@ impl SessionStore for MemoryTable {
     }
 
     async fn put_attempt(&self, attempt: &Attempt) -> Result<(), PortFault> {
-        self.lock().attempts.insert(attempt.state_hash.clone(), attempt.clone());
+        self.open("put_attempt")?.attempts.insert(attempt.state_hash.clone(), attempt.clone());
         Ok(())
     }
 
     async fn take_attempt(&self, state_hash: &str) -> Result<Option<Attempt>, PortFault> {
-        Ok(self.lock().attempts.remove(state_hash))
+        Ok(self.open("take_attempt")?.attempts.remove(state_hash))
     }
 
     async fn ask(&self, session: &Session) -> Result<Asked, PortFault> {
@@ -225,7 +256,7 @@ impl SessionStore for MemoryTable {
 /// A work queue and a parked queue in memory. While `down`, nothing goes in.
 #[derive(Debug, Default)]
 pub struct MemoryQueue {
-    pub down: std::sync::atomic::AtomicBool,
+    pub down: AtomicBool,
     rung: Mutex<Vec<Doorbell>>,
     parked: Mutex<Vec<Parked>>,
     again: Mutex<Vec<(String, Duration)>>,
@@ -260,7 +291,7 @@ impl MemoryQueue {
     }
 
     fn is_down(&self) -> bool {
-        self.down.load(std::sync::atomic::Ordering::SeqCst)
+        self.down.load(Ordering::SeqCst)
     }
 }
 
@@ -286,9 +317,10 @@ impl ParkedQueue for MemoryQueue {
     }
 }
 
-/// A bus that remembers what was published.
+/// A bus that remembers what was published. While `down`, nothing is.
 #[derive(Debug, Default)]
 pub struct MemoryBus {
+    pub down: AtomicBool,
     published: Mutex<Vec<Fact>>,
 }
 
@@ -302,6 +334,9 @@ impl MemoryBus {
 #[async_trait]
 impl EventBus for MemoryBus {
     async fn publish(&self, facts: &[Fact]) -> Result<(), PortFault> {
+        if self.down.load(Ordering::SeqCst) {
+            return unavailable("publish");
+        }
         self.published.lock().expect("not poisoned").extend_from_slice(facts);
         Ok(())
     }
@@ -338,6 +373,7 @@ mod tests {
     #[tokio::test]
     async fn keeps_the_contract_of_the_inbox() {
         contract::inbox(&MemoryTable::default()).await;
+        contract::open_entries(&MemoryTable::default()).await;
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Values that tests share.
 
-use domain::app::{App, AppKind, AppStatus, Brand};
+use domain::app::{App, AppKind, AppSecrets, AppStatus, Brand};
 use domain::id::{AppId, EventId, OpenId, SessionId};
 use domain::inbox::{Entry, EntryKind};
 use domain::seal::Sealed;
@@ -9,6 +9,14 @@ use domain::tenant_token::TenantToken;
 use domain::token::{Profile, UserToken};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
+
+use crate::PlainSealer;
+
+/// What callbacks of [`openable_app`] are encrypted and signed with.
+pub const ENCRYPT_KEY: &str = "密钥 🔑";
+
+/// The verification token of [`openable_app`].
+pub const VERIFICATION_TOKEN: &str = "verification-token";
 
 /// Whole seconds, as DynamoDB compares them.
 pub const NOW: OffsetDateTime = datetime!(2026-11-21 09:00 UTC);
@@ -44,6 +52,17 @@ pub fn app(id: &str) -> App {
         updated_by: "ann".to_owned(),
         version: 1,
     }
+}
+
+/// An app whose secrets [`PlainSealer`] opens.
+pub async fn openable_app(id: &str) -> App {
+    let secrets = AppSecrets {
+        app_secret: "s3cret".into(),
+        encrypt_key: Some(ENCRYPT_KEY.into()),
+        verification_token: VERIFICATION_TOKEN.into(),
+    };
+    let app = app(id);
+    App { secrets: secrets.seal(&app.app_id, &PlainSealer).await.unwrap(), ..app }
 }
 
 #[must_use]

@@ -63,6 +63,7 @@ const CALLS: [(&str, &[(&str, &str)]); 6] = [
             ("dynamodb:GetItem", "LarkTable"),
             ("dynamodb:Query", "LarkTable"),
             ("dynamodb:UpdateItem", "LarkTable"),
+            ("sqs:SendMessage", "LarkWorkQueue"),
             // Lambda sends a failed invocation there with the function's own rights.
             ("sqs:SendMessage", "ParkedQueue"),
         ],
