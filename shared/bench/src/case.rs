@@ -1,7 +1,7 @@
 //! What each function is fed: an event that takes its usual path and needs nothing but canned answers of AWS.
 
 use bytes::Bytes;
-use domain::app::{App, AppSecrets, AppStatus, Brand};
+use domain::app::{App, AppKind, AppSecrets, AppStatus, Brand};
 use domain::id::{AppId, EventId, IdError, SessionId};
 use domain::inbox::{Entry, EntryKind};
 use domain::seal::SealFault;
@@ -63,8 +63,10 @@ pub(crate) async fn app(key: KeyFile) -> Result<Map<String, Value>, CaseError> {
     item(&App {
         app_id,
         name: "Bench".to_owned(),
+        kind: AppKind::Custom,
         brand: Brand::Feishu,
         status: AppStatus::Enabled,
+        operator_chat: None,
         secrets,
         created_at: OffsetDateTime::UNIX_EPOCH,
         created_by: "bench".to_owned(),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use crate::fault::{Denial, Fault, PortFault, Refusal, Remedy};
-use crate::id::AppId;
+use crate::id::{AppId, ChatId};
 use crate::seal::{SealContext, SealFault, Sealed, Sealer};
 
 /// Which of the vendor's two platforms an app lives on; tokens never cross.
@@ -41,6 +41,17 @@ impl Brand {
     }
 }
 
+/// Who may install an app, and so what its tokens are had for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AppKind {
+    /// Made by a company for itself: the app secret is enough.
+    #[default]
+    Custom,
+    /// Installed by many companies from the vendor's directory: tokens also need the `app_ticket` that the vendor pushes.
+    Store,
+}
+
 /// A disabled app answers nothing and gets no tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -54,8 +65,14 @@ pub enum AppStatus {
 pub struct App {
     pub app_id: AppId,
     pub name: String,
+    /// Stored under another name: `kind` is what the table's index calls the kind of an item.
+    #[serde(rename = "app_kind", default)]
+    pub kind: AppKind,
     pub brand: Brand,
     pub status: AppStatus,
+    /// The chat that gets operators' notices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_chat: Option<ChatId>,
     pub secrets: Sealed,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -96,7 +113,8 @@ impl AppSecrets {
         sealer.seal(SealContext::App(app_id), &SecretSlice::from(bytes)).await
     }
 
-    async fn open(app_id: &AppId, sealed: &Sealed, sealer: &dyn Sealer) -> Result<Self, SealFault> {
+    /// Opens what [`AppSecrets::seal`] sealed for the same app.
+    pub async fn open(app_id: &AppId, sealed: &Sealed, sealer: &dyn Sealer) -> Result<Self, SealFault> {
         let bytes = sealer.open(SealContext::App(app_id), sealed).await?;
         let record: SecretsRecord = serde_json::from_slice(&bytes).map_err(|_| SealFault::Damaged)?;
         Ok(Self {
@@ -115,6 +133,12 @@ pub trait AppStore: Send + Sync {
     /// Stores `app` if `app.version` is exactly one above what is stored (0 when nothing is): called twice with the same app, the
     /// second call is a [`PortFault::Conflict`].
     async fn put(&self, app: &App) -> Result<(), PortFault>;
+
+    /// Removes the app if `version` is what is stored, else it is a [`PortFault::Conflict`]; an app that is gone already is no fault.
+    ///
+    /// Its sessions and tokens stay: unusable, because the app is unknown, until clean-up removes them. An app that is registered again
+    /// under the same id before that has them back.
+    async fn delete(&self, app_id: &AppId, version: u64) -> Result<(), PortFault>;
 
     /// Every app, by id.
     async fn list(&self) -> Result<Vec<App>, PortFault>;
@@ -202,5 +226,24 @@ impl Fault for AppFault {
             Self::Secrets(fault) => fault.code(),
             Self::Store(fault) => fault.code(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_stored_before_there_were_kinds_is_a_custom_one() {
+        let stored = r#"{"app_id": "cli_a", "name": "考勤 🕘", "brand": "lark", "status": "enabled", "secrets": "x",
+            "created_at": "2026-01-01T00:00:00Z", "created_by": "ann", "updated_at": "2026-01-01T00:00:00Z", "updated_by": "ann",
+            "version": 3}"#;
+        let app: App = serde_json::from_str(stored).unwrap();
+        assert_eq!((app.kind, &app.operator_chat), (AppKind::Custom, &None));
+
+        let store = App { kind: AppKind::Store, operator_chat: Some(ChatId::parse("oc_1").unwrap()), ..app };
+        let written = serde_json::to_value(&store).unwrap();
+        assert_eq!((&written["app_kind"], written.get("kind")), (&"store".into(), None), "the index owns `kind`");
+        assert_eq!(serde_json::from_value::<App>(written).unwrap(), store);
     }
 }

@@ -69,6 +69,10 @@ text_id!(
     OpenId, "open_id", "1 to 128 letters, digits, `_`, `-` or `.`", |t| word(t, 128)
 );
 text_id!(
+    /// A chat in Lark (`oc_..`).
+    ChatId, "chat_id", "`oc_` and up to 125 letters, digits, `_`, `-` or `.`", |t| word(t, 128) && t.starts_with("oc_")
+);
+text_id!(
     /// A message in Lark (`om_..`).
     MessageId, "message_id", "1 to 128 letters, digits, `_`, `-` or `.`", |t| word(t, 128)
 );

@@ -8,6 +8,9 @@ use domain::id::AppId;
 use crate::Table;
 use crate::item::{self, Item, fault, instant, number, text};
 
+/// How many index entries are read at a time.
+const PAGE: i32 = 100;
+
 pub(crate) fn pk(app_id: &AppId) -> String {
     format!("APP#{app_id}")
 }
@@ -37,6 +40,19 @@ impl AppStore for Table {
         Ok(())
     }
 
+    async fn delete(&self, app_id: &AppId, version: u64) -> Result<(), PortFault> {
+        let request =
+            self.client.delete_item().table_name(&self.name).key("pk", text(pk(app_id))).key("sk", text("APP"));
+        request
+            .condition_expression("attribute_not_exists(pk) OR #version = :read")
+            .expression_attribute_names("#version", "version")
+            .expression_attribute_values(":read", number(version))
+            .send()
+            .await
+            .map_err(fault("DeleteItem app"))?;
+        Ok(())
+    }
+
     async fn list(&self) -> Result<Vec<App>, PortFault> {
         let mut apps = Vec::new();
         let mut start: Option<Item> = None;
@@ -49,6 +65,7 @@ impl AppStore for Table {
                 .key_condition_expression("#kind = :app")
                 .expression_attribute_names("#kind", "kind")
                 .expression_attribute_values(":app", text("app"))
+                .limit(PAGE)
                 .set_exclusive_start_key(start)
                 .send()
                 .await

@@ -1,8 +1,8 @@
 //! What every adapter of a port must do, whatever is behind it. Each function expects an empty store.
 
-use domain::app::{AppStatus, AppStore};
+use domain::app::{App, AppKind, AppStatus, AppStore};
 use domain::fault::PortFault;
-use domain::id::{EventId, MessageId};
+use domain::id::{ChatId, EventId, MessageId};
 use domain::inbox::{Acceptance, CLAIM, Claim, Inbox};
 use domain::session::{Outcome, SESSION_LIFE, SessionStatus, SessionStore};
 use domain::token::TokenStore;
@@ -11,7 +11,7 @@ use time::Duration;
 
 use crate::sample::{self, NOW};
 
-/// Apps: created once, changed only by who saw the last version.
+/// Apps: created once, changed and deleted only by who saw the last version, listed whole.
 pub async fn apps(store: &dyn AppStore) {
     let app = sample::app("cli_b");
     assert_eq!(store.get(&app.app_id).await.unwrap(), None);
@@ -21,6 +21,8 @@ pub async fn apps(store: &dyn AppStore) {
 
     let mut changed = app.clone();
     changed.status = AppStatus::Disabled;
+    changed.kind = AppKind::Store;
+    changed.operator_chat = Some(ChatId::parse("oc_operators").unwrap());
     changed.version = 2;
     store.put(&changed).await.unwrap();
     assert!(matches!(store.put(&changed).await, Err(PortFault::Conflict { .. })), "changed from a stale version");
@@ -29,6 +31,49 @@ pub async fn apps(store: &dyn AppStore) {
     store.put(&sample::app("cli_a")).await.unwrap();
     let ids: Vec<String> = store.list().await.unwrap().iter().map(|a| a.app_id.to_string()).collect();
     assert_eq!(ids, ["cli_a", "cli_b"]);
+
+    racing_changes(store, &changed).await;
+    deletion(store).await;
+    many_apps(store).await;
+}
+
+/// Of many changes to one version, one is made and the others are told.
+async fn racing_changes(store: &dyn AppStore, stored: &App) {
+    let rivals: Vec<App> =
+        (0..10).map(|n| App { name: format!("rival {n}"), version: stored.version + 1, ..stored.clone() }).collect();
+    let answers = join_all(rivals.iter().map(|rival| store.put(rival))).await;
+    let made: Vec<&App> =
+        rivals.iter().zip(&answers).filter(|(_, answer)| answer.is_ok()).map(|(rival, _)| rival).collect();
+    assert!(answers.iter().flat_map(Result::as_ref).count() == 1, "one of ten: {answers:?}");
+    assert!(answers.iter().filter_map(|a| a.as_ref().err()).all(|fault| matches!(fault, PortFault::Conflict { .. })));
+    assert_eq!(store.get(&stored.app_id).await.unwrap().as_ref(), made.first().copied());
+}
+
+async fn deletion(store: &dyn AppStore) {
+    let app = sample::app("cli_gone");
+    store.put(&app).await.unwrap();
+    let changed = App { version: 2, ..app.clone() };
+    store.put(&changed).await.unwrap();
+    assert!(matches!(store.delete(&app.app_id, 1).await, Err(PortFault::Conflict { .. })), "changed since it was read");
+    assert_eq!(store.get(&app.app_id).await.unwrap(), Some(changed));
+    store.delete(&app.app_id, 2).await.unwrap();
+    store.delete(&app.app_id, 2).await.unwrap();
+    assert_eq!(store.get(&app.app_id).await.unwrap(), None);
+    assert!(!store.list().await.unwrap().iter().any(|listed| listed.app_id == app.app_id));
+    let late = App { version: 3, ..app.clone() };
+    assert!(matches!(store.put(&late).await, Err(PortFault::Conflict { .. })), "a late change does not bring it back");
+    store.put(&app).await.unwrap();
+    store.delete(&app.app_id, 1).await.unwrap();
+}
+
+/// More than a page of them.
+async fn many_apps(store: &dyn AppStore) {
+    for n in 0..120 {
+        store.put(&sample::app(&format!("cli_many_{n:03}"))).await.unwrap();
+    }
+    let apps = store.list().await.unwrap();
+    assert_eq!(apps.iter().filter(|app| app.app_id.as_str().starts_with("cli_many_")).count(), 120);
+    assert!(apps.windows(2).all(|pair| matches!(pair, [a, b] if a.app_id < b.app_id)), "by id, each once");
 }
 
 /// The inbox: accepted once, claimed by one at a time, finished once.

@@ -70,6 +70,15 @@ impl AppStore for MemoryTable {
         Ok(())
     }
 
+    async fn delete(&self, app_id: &AppId, version: u64) -> Result<(), PortFault> {
+        let mut tables = self.lock();
+        if tables.apps.get(app_id).is_some_and(|stored| stored.version != version) {
+            return conflict("delete app");
+        }
+        tables.apps.remove(app_id);
+        Ok(())
+    }
+
     async fn list(&self) -> Result<Vec<App>, PortFault> {
         let mut apps: Vec<App> = self.lock().apps.values().cloned().collect();
         apps.sort_by(|a, b| a.app_id.cmp(&b.app_id));

@@ -1,6 +1,6 @@
 //! Values that tests share.
 
-use domain::app::{App, AppStatus, Brand};
+use domain::app::{App, AppKind, AppStatus, Brand};
 use domain::id::{AppId, EventId, OpenId, SessionId};
 use domain::inbox::{Entry, EntryKind};
 use domain::seal::Sealed;
@@ -32,8 +32,10 @@ pub fn app(id: &str) -> App {
     App {
         app_id: app_id(id),
         name: "考勤助手 🕘".to_owned(),
+        kind: AppKind::Custom,
         brand: Brand::Feishu,
         status: AppStatus::Enabled,
+        operator_chat: None,
         secrets: Sealed("{}".to_owned()),
         created_at: NOW,
         created_by: "ann".to_owned(),
