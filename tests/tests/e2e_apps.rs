@@ -240,6 +240,22 @@ async fn an_app_is_added_shown_changed_disabled_enabled_and_deleted() {
     let shown = world.skylark(&["app", "show", "cli_life", "--json"]).json();
     assert_eq!(shown["secrets"], json!({ "app_secret": mask, "encrypt_key": null, "verification_token": mask }));
 
+    // Of changes at once, each is made whole or told that another was faster.
+    let rivals: Vec<_> = (0..8)
+        .map(|n| {
+            let mut command = Command::new(binaries().join("skylark"));
+            command.args(["app", "update", "cli_life", "--name", &format!("rival {n}"), "--data"]);
+            command.arg(world.bundle.folder());
+            std::thread::spawn(move || run(&mut command, ""))
+        })
+        .collect();
+    let rivals: Vec<Said> = rivals.into_iter().map(|rival| rival.join().unwrap()).collect();
+    let made = rivals.iter().filter(|said| said.code == 0).count();
+    assert!(made >= 1, "{rivals:?}");
+    let told = |said: &&Said| said.code == 2 && said.err.contains("`cli_life` was changed by somebody else");
+    assert_eq!(rivals.iter().filter(told).count(), rivals.len() - made, "{rivals:?}");
+    assert_eq!(world.skylark(&["app", "show", "cli_life", "--json"]).json()["version"], 3 + made);
+
     for risky in ["disable", "delete"] {
         let unasked = world.skylark(&["app", risky, "cli_life"]);
         assert_eq!(unasked.code, 1);
@@ -314,6 +330,8 @@ async fn the_check_passes_and_then_names_whatever_is_broken_and_how_to_mend_it()
     let world = World::new();
     let fresh = world.skylark(&["app", "check"]);
     assert_eq!(fresh.code, 0, "the bundle's own app, which need not be named: {fresh:?}");
+    let card = world.skylark(&["auth-card", "--open-id", "ou_ann"]).json();
+    assert!(card["session_id"].is_string(), "{card}");
 
     world.add("cli_a", &[]);
     world.console("cli_a", json!({})).await;
@@ -436,6 +454,30 @@ async fn each_app_is_checked_with_its_own_keys_and_a_store_app_as_far_as_its_own
 }
 
 #[tokio::test]
+async fn secrets_that_were_sealed_under_a_lost_key_are_named_and_can_be_replaced() {
+    let world = World::new();
+    world.add("cli_a", &[]);
+    let World { bundle, http } = world;
+    let folder = bundle.kill();
+    std::fs::remove_file(folder.path().join("vault.key")).unwrap();
+    let world = World { bundle: Bundle::start_on(folder), http };
+    world.console("cli_a", json!({})).await;
+
+    let findings = world.check("cli_a", &[]);
+    assert_eq!(findings.with("failed"), ["registration"], "{}", findings.0);
+    let all = ["app", "update", "cli_a", "--app-secret", "-", "--encrypt-key", "-", "--verification-token", "-"];
+    findings.says("registration", &format!("skylark {}", all.join(" ")));
+    let shown = world.skylark(&["app", "show", "cli_a"]);
+    assert_eq!(shown.code, 2, "{shown:?}");
+    let some = skylark_on(world.bundle.folder(), &all[..5], &format!("{SECRET}\n"));
+    assert_eq!(some.code, 2, "the others cannot be kept: {some:?}");
+    let replaced = skylark_on(world.bundle.folder(), &all, &format!("{SECRET}\n{KEY}\n{TOKEN}\n"));
+    assert_eq!(replaced.code, 0, "{replaced:?}");
+    assert_eq!(world.check("cli_a", &[]).with("ok"), ALL);
+    world.no_canary_in_the_logs();
+}
+
+#[tokio::test]
 async fn wrong_arguments_are_named_and_each_kind_of_failure_has_its_exit_code() {
     let world = World::new();
     let own = "cli_local0000000001";
@@ -481,6 +523,22 @@ async fn wrong_arguments_are_named_and_each_kind_of_failure_has_its_exit_code() 
         assert!(help.out.contains("Example") && help.out.contains(&format!("skylark app {command}")), "{help:?}");
         assert!(help.out.contains("JSON"), "{command} documents its JSON");
     }
+
+    let from_environment = |arguments: &[&str]| {
+        let mut command = Command::new(binaries().join("skylark"));
+        command.args(arguments).arg("--data").arg(world.bundle.folder());
+        command.env("SKYLARK_APP_SECRET", SECRET).env("SKYLARK_ENCRYPT_KEY", KEY).env("SKYLARK_USER", "安 🌸");
+        run(command.env("SKYLARK_VERIFICATION_TOKEN", TOKEN), "")
+    };
+    assert_eq!(from_environment(&["app", "add", "--help"]).code, 0);
+    assert_eq!(from_environment(&["app", "add", "--name", "x"]).code, 1);
+    let added = from_environment(&["app", "add", "--app-id", "cli_env", "--name", "x", "--json"]).json();
+    assert_eq!(added["created_by"], "安 🌸");
+    let renamed = from_environment(&["app", "update", "cli_env", "--verification-token", "t", "--json"]).json();
+    assert_eq!(renamed["version"], 2);
+    let masks = world.skylark(&["app", "show", "cli_env", "--json"]).json()["secrets"].clone();
+    assert_eq!(masks, json!({ "app_secret": "cana****", "encrypt_key": "cana****", "verification_token": "****" }));
+    world.no_canary_in_the_logs();
 
     let folder = tempfile::tempdir().unwrap();
     let none = skylark_on(folder.path(), &["app", "list"], "");
