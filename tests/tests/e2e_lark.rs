@@ -182,7 +182,7 @@ async fn apps_do_not_answer_for_one_another_and_a_repeated_event_has_one_effect(
     for answer in five {
         assert_eq!(answer.await.unwrap(), 200);
     }
-    let (code, out, err) = bundle.skylark(&["app", "disable", "cli_b"]);
+    let (code, out, err) = bundle.skylark(&["app", "disable", "cli_b", "--force"]);
     assert_eq!(code, 0, "{out}{err}");
 
     let seen = std::sync::Mutex::new(Vec::new());

@@ -1,32 +1,124 @@
 //! `skylark app`: the Lark apps that a bundle serves. A change takes effect in every warm function within ten seconds.
 
-use clap::{Args, Subcommand, ValueEnum};
-use domain::app::{App, AppFault, AppSecrets, AppStatus, AppStore as _, Brand};
-use domain::fault::PortFault;
-use domain::id::AppId;
-use lambda_kit::{clock, env};
-use secrecy::SecretString;
-use serde_json::{Value, json};
+mod check;
+mod registry;
+mod secret;
+mod view;
 
-use crate::fault::{CliFault, say};
+use std::io::{self, BufRead, IsTerminal as _};
+
+use clap::{Args, Subcommand, ValueEnum};
+use domain::app::{App, AppKind, AppSecrets, AppStatus, Brand};
+use domain::id::{AppId, ChatId};
+use lambda_kit::clock;
+use secrecy::SecretString;
+
+use self::registry::{Change, SecretChange};
+pub(crate) use self::registry::{Registration, add, resolve};
+use self::secret::Given;
+use self::view::{AppView, Urls};
+use crate::confirm::confirm;
+use crate::fault::{CliFault, say, say_json};
 use crate::stack::Stack;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AppCommand {
     /// Register an app.
-    #[command(after_help = "Example:\n  skylark app add --app-id cli_a1b2c3 --app-secret .. --encrypt-key .. \
-        --verification-token .. --name 'Task helper'")]
+    #[command(after_help = ADD_HELP)]
     Add(AddArgs),
-    /// List the apps; secrets are never shown.
+    /// List the apps.
+    #[command(after_help = "Examples:\n  skylark app list\n  skylark app list --json | jq -r '.[].app_id'\n\n\
+        JSON: an array of what `skylark app show --json` prints, without `secrets`.")]
     List {
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: Output,
     },
+    /// Show one app, its secrets masked.
+    #[command(after_help = "Examples:\n  skylark app show cli_a1b2c3\n  skylark app show cli_a1b2c3 --json\n\n\
+        JSON: {app_id, name, kind, brand, status, operator_chat, callback_url, redirect_url, created_at, created_by, updated_at,\n\
+        updated_by, version, secrets: {app_secret, encrypt_key, verification_token}}; what is not set is null.")]
+    Show {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Change an app's name, brand, secrets or operator chat; what is not named stays.
+    #[command(after_help = UPDATE_HELP)]
+    Update(UpdateArgs),
+    /// Forget an app. What is stored of its sessions and tokens cannot be used any more; clean-up removes it.
+    #[command(
+        after_help = "Examples:\n  skylark app delete cli_a1b2c3\n  skylark app delete cli_a1b2c3 --force --json\n\n\
+        JSON: {app_id, deleted: true}."
+    )]
+    Delete(RiskyArgs),
     /// Let a disabled app work again.
-    Enable { app_id: String },
-    /// Refuse an app's callbacks and stop its work, and keep what is stored.
-    Disable { app_id: String },
+    #[command(after_help = "Example:\n  skylark app enable cli_a1b2c3\n\nJSON: as `skylark app list` prints an app.")]
+    Enable {
+        /// The app (`cli_..`).
+        app_id: String,
+        #[command(flatten)]
+        audit: Audit,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Refuse an app's callbacks and stop its work within ten seconds, and keep what is stored.
+    #[command(after_help = "Examples:\n  skylark app disable cli_a1b2c3\n  skylark app disable cli_a1b2c3 --force\n\n\
+        JSON: as `skylark app list` prints an app.")]
+    Disable(RiskyArgs),
+    /// Prove an app's settings against the vendor and this deployment, and say what to fix in the console.
+    #[command(after_help = CHECK_HELP)]
+    Check(check::CheckArgs),
+}
+
+const ADD_HELP: &str = "Examples:
+  skylark app add --app-id cli_a1b2c3 --name 'Task helper' --app-secret .. --encrypt-key .. --verification-token ..
+  skylark app add --app-id cli_a1b2c3 --name 考勤 --brand feishu --operator-chat oc_9f8e \\
+      --app-secret - --verification-token - < two-lines
+
+A secret given as `-` is read from stdin, one line each, in the order app secret, encrypt key, verification token.
+
+JSON: as `skylark app list` prints an app.";
+
+const UPDATE_HELP: &str = "Examples:
+  skylark app update cli_a1b2c3 --name 'Task helper'
+  pass show lark/encrypt-key | skylark app update cli_a1b2c3 --encrypt-key -
+  skylark app update cli_a1b2c3 --no-encrypt-key --no-operator-chat
+
+A secret given as `-` is read from stdin. Secrets in the environment are not looked at: they may be another app's.
+
+JSON: as `skylark app list` prints an app.";
+
+const CHECK_HELP: &str = "Examples:
+  skylark app check cli_a1b2c3
+  skylark app check cli_a1b2c3 --json | jq -r '.checks[] | select(.result != \"ok\") | .advice'
+  skylark app check cli_a1b2c3 --public-url https://my-tunnel.example    # a local bundle behind a tunnel
+
+Exit code 0 only when every check passed; --allow-skipped lets those pass that the vendor gives no means for.
+
+JSON: {app_id, passed, checks: [{check, result: ok|failed|skipped, detail, advice}]}; `advice` is null where there is none.";
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Output {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which app a command reads.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The app (`cli_..`); left out, the only enabled one.
+    #[arg(env = "SKYLARK_APP_ID")]
+    app_id: Option<String>,
+}
+
+/// Who changes the registry.
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// Who makes the change, for the audit fields; left out, the user of this machine.
+    #[arg(long = "as", env = "SKYLARK_USER", value_name = "NAME")]
+    who: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -46,9 +138,76 @@ pub(crate) struct AddArgs {
     /// What people see on cards.
     #[arg(long)]
     name: String,
+    /// Who may install it: one company, or any from the vendor's directory.
+    #[arg(long, value_enum, default_value_t = KindArg::Custom)]
+    kind: KindArg,
     /// The platform that the app lives on.
     #[arg(long, value_enum, default_value_t = BrandArg::Feishu)]
     brand: BrandArg,
+    /// The chat that gets operators' notices (`oc_..`); the bot must be in it.
+    #[arg(long)]
+    operator_chat: Option<String>,
+    #[command(flatten)]
+    audit: Audit,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "change", required = true, multiple = true, args = [
+    "name", "brand", "app_secret", "encrypt_key", "no_encrypt_key", "verification_token", "operator_chat", "no_operator_chat",
+])]
+pub(crate) struct UpdateArgs {
+    /// The app (`cli_..`).
+    app_id: String,
+    /// What people see on cards.
+    #[arg(long)]
+    name: Option<String>,
+    /// The platform that the app lives on.
+    #[arg(long, value_enum)]
+    brand: Option<BrandArg>,
+    /// App Secret of the console, or `-`.
+    #[arg(long)]
+    app_secret: Option<SecretString>,
+    /// Encrypt Key of the console's event settings, or `-`.
+    #[arg(long)]
+    encrypt_key: Option<SecretString>,
+    /// The console has no Encrypt Key any more.
+    #[arg(long, conflicts_with = "encrypt_key")]
+    no_encrypt_key: bool,
+    /// Verification Token of the console's event settings, or `-`.
+    #[arg(long)]
+    verification_token: Option<SecretString>,
+    /// The chat that gets operators' notices (`oc_..`); the bot must be in it.
+    #[arg(long)]
+    operator_chat: Option<String>,
+    /// Nobody gets operators' notices any more.
+    #[arg(long, conflicts_with = "operator_chat")]
+    no_operator_chat: bool,
+    #[command(flatten)]
+    audit: Audit,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// A change that stops people's work: it is asked about first.
+#[derive(Debug, Args)]
+pub(crate) struct RiskyArgs {
+    /// The app (`cli_..`).
+    app_id: String,
+    /// Do not ask; needed where stdin is no terminal.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    audit: Audit,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum KindArg {
+    Custom,
+    Store,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -57,96 +216,171 @@ enum BrandArg {
     Lark,
 }
 
+impl From<BrandArg> for Brand {
+    fn from(brand: BrandArg) -> Self {
+        match brand {
+            BrandArg::Feishu => Self::Feishu,
+            BrandArg::Lark => Self::Lark,
+        }
+    }
+}
+
+impl From<KindArg> for AppKind {
+    fn from(kind: KindArg) -> Self {
+        match kind {
+            KindArg::Custom => Self::Custom,
+            KindArg::Store => Self::Store,
+        }
+    }
+}
+
 pub(crate) async fn run(stack: &Stack, command: AppCommand) -> Result<(), CliFault> {
     match command {
-        AppCommand::Add(args) => {
-            let app_id = AppId::parse(args.app_id)?;
-            let secrets = AppSecrets {
-                app_secret: args.app_secret,
-                encrypt_key: args.encrypt_key,
-                verification_token: args.verification_token,
-            };
-            let brand = match args.brand {
-                BrandArg::Feishu => Brand::Feishu,
-                BrandArg::Lark => Brand::Lark,
-            };
-            add(stack, &app_id, &args.name, brand, &secrets).await?;
-            say(format!("app {app_id} is registered; in the vendor's console, set"));
-            say(format!("  request URL of events and of card callbacks  {}/lark/{app_id}/callback", stack.public_url));
-            say(format!("  redirect URL                                 {}/lark/oauth/callback", stack.public_url));
-            Ok(())
-        }
-        AppCommand::List { json } => list(stack, json).await,
-        AppCommand::Enable { app_id } => set_status(stack, app_id, AppStatus::Enabled).await,
-        AppCommand::Disable { app_id } => set_status(stack, app_id, AppStatus::Disabled).await,
+        AppCommand::Add(args) => run_add(stack, args).await,
+        AppCommand::List { output } => list(stack, output).await,
+        AppCommand::Show { which, output } => show(stack, which, output).await,
+        AppCommand::Update(args) => update(stack, args).await,
+        AppCommand::Delete(args) => delete(stack, args).await,
+        AppCommand::Enable { app_id, audit, output } => enable(stack, app_id, &audit, output).await,
+        AppCommand::Disable(args) => disable(stack, args).await,
+        AppCommand::Check(args) => check::run(stack, args).await,
     }
 }
 
-/// Registers an app. An id that is registered already is an error, and nothing changes.
-pub(crate) async fn add(
-    stack: &Stack,
-    app_id: &AppId,
-    name: &str,
-    brand: Brand,
-    secrets: &AppSecrets,
-) -> Result<(), CliFault> {
-    if name.trim().is_empty() || name.chars().count() > 100 {
-        return Err(CliFault::Argument("`name` must have 1 to 100 characters".to_owned()));
-    }
-    let (now, who) = (clock::now(), who());
-    let app = App {
-        app_id: app_id.clone(),
-        name: name.to_owned(),
-        brand,
-        status: AppStatus::Enabled,
-        secrets: secrets.seal(app_id, &stack.vault).await?,
-        created_at: now,
-        created_by: who.clone(),
-        updated_at: now,
-        updated_by: who,
-        version: 1,
+async fn run_add(stack: &Stack, args: AddArgs) -> Result<(), CliFault> {
+    let app_id = AppId::parse(args.app_id)?;
+    let mut given = Given::new(lines(), io::stdin().is_terminal());
+    let secrets = AppSecrets {
+        app_secret: given.secret("app_secret", args.app_secret)?,
+        // An empty variable of the environment is none.
+        encrypt_key: match args.encrypt_key.filter(|key| !secrecy::ExposeSecret::expose_secret(key).is_empty()) {
+            Some(key) => Some(given.secret("encrypt_key", key)?),
+            None => None,
+        },
+        verification_token: given.secret("verification_token", args.verification_token)?,
     };
-    match stack.table.put(&app).await {
-        Err(PortFault::Conflict { .. }) => Err(CliFault::Argument(format!("app `{app_id}` is registered already"))),
-        result => Ok(result?),
+    let registration = Registration {
+        app_id: &app_id,
+        name: &args.name,
+        kind: args.kind.into(),
+        brand: args.brand.into(),
+        operator_chat: args.operator_chat.map(ChatId::parse).transpose()?,
+        secrets: &secrets,
+    };
+    let who = registry::who(args.audit.who)?;
+    let app = add(&stack.table, &stack.vault, registration, &who, clock::now()).await?;
+    let urls = Urls::of(&stack.public_url, &app_id);
+    if args.output.json {
+        return say_json(&AppView::new(&app, &urls));
     }
-}
-
-async fn list(stack: &Stack, json: bool) -> Result<(), CliFault> {
-    let apps = stack.table.list().await?;
-    if json {
-        let apps: Vec<Value> = apps.iter().map(public).collect();
-        say(serde_json::to_string_pretty(&apps).unwrap_or_default());
-        return Ok(());
-    }
-    say(format!("{:<24} {:<9} {:<7} NAME", "APP", "STATUS", "BRAND"));
-    for app in &apps {
-        let public = public(app);
-        let text = |field: &str| public.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-        say(format!("{:<24} {:<9} {:<7} {}", app.app_id, text("status"), text("brand"), app.name));
-    }
+    say(format!("app {app_id} is registered; in the vendor's console, set"));
+    say(format!("  request URL of events and of card callbacks  {}", urls.callback));
+    say(format!("  redirect URL                                 {}", urls.redirect));
+    say(format!("then prove it: skylark app check {app_id}"));
     Ok(())
 }
 
-async fn set_status(stack: &Stack, app_id: String, status: AppStatus) -> Result<(), CliFault> {
-    let app_id = AppId::parse(app_id)?;
-    let app = stack.table.get(&app_id).await?.ok_or_else(|| AppFault::Unknown(app_id.clone()))?;
-    let changed = App { status, updated_at: clock::now(), updated_by: who(), version: app.version + 1, ..app };
-    stack.table.put(&changed).await?;
-    say(format!("app {app_id} is {}", if status == AppStatus::Enabled { "enabled" } else { "disabled" }));
+async fn list(stack: &Stack, output: Output) -> Result<(), CliFault> {
+    let apps = registry::list(&stack.table).await?;
+    if output.json {
+        let urls: Vec<Urls> = apps.iter().map(|app| Urls::of(&stack.public_url, &app.app_id)).collect();
+        return say_json(&apps.iter().zip(&urls).map(|(app, urls)| AppView::new(app, urls)).collect::<Vec<_>>());
+    }
+    say(view::table(&apps));
     Ok(())
 }
 
-/// An app as anyone may see it.
-fn public(app: &App) -> Value {
-    let mut value = json!(app);
-    if let Some(fields) = value.as_object_mut() {
-        fields.remove("secrets");
+async fn show(stack: &Stack, which: Which, output: Output) -> Result<(), CliFault> {
+    let app = resolve(&stack.table, which.app_id).await?;
+    let secrets = AppSecrets::open(&app.app_id, &app.secrets, &stack.vault).await?;
+    let urls = Urls::of(&stack.public_url, &app.app_id);
+    let view = AppView::new(&app, &urls).with_secrets(&secrets);
+    if output.json {
+        return say_json(&view);
     }
-    value
+    say(view.lines());
+    Ok(())
 }
 
-/// Who changes the registry, for the audit fields.
-fn who() -> String {
-    env::process("SKYLARK_USER").or_else(|| env::process("USER")).unwrap_or_else(|| "unknown".to_owned())
+async fn update(stack: &Stack, args: UpdateArgs) -> Result<(), CliFault> {
+    let app = resolve(&stack.table, Some(args.app_id)).await?;
+    let mut given = Given::new(lines(), io::stdin().is_terminal());
+    let mut secret = |field, secret: Option<SecretString>| secret.map(|it| given.secret(field, it)).transpose();
+    let secrets = SecretChange {
+        app_secret: secret("app_secret", args.app_secret)?,
+        encrypt_key: match (args.no_encrypt_key, secret("encrypt_key", args.encrypt_key)?) {
+            (true, _) => Some(None),
+            (false, key) => key.map(Some),
+        },
+        verification_token: secret("verification_token", args.verification_token)?,
+    };
+    let change = Change {
+        name: args.name,
+        brand: args.brand.map(Brand::from),
+        operator_chat: match (args.no_operator_chat, args.operator_chat) {
+            (true, _) => Some(None),
+            (false, chat) => chat.map(ChatId::parse).transpose()?.map(Some),
+        },
+        secrets,
+        ..Change::default()
+    };
+    changed(stack, app, change, &args.audit, args.output, "is changed").await
+}
+
+async fn enable(stack: &Stack, app_id: String, audit: &Audit, output: Output) -> Result<(), CliFault> {
+    let app = resolve(&stack.table, Some(app_id)).await?;
+    let change = Change { status: Some(AppStatus::Enabled), ..Change::default() };
+    changed(stack, app, change, audit, output, "is enabled").await
+}
+
+async fn disable(stack: &Stack, args: RiskyArgs) -> Result<(), CliFault> {
+    let app = resolve(&stack.table, Some(args.app_id)).await?;
+    let question = format!(
+        "Disable app `{}` ({})? Within ten seconds its callbacks are refused and its work stops.",
+        app.app_id, app.name
+    );
+    confirm(&question, args.force)?;
+    let change = Change { status: Some(AppStatus::Disabled), ..Change::default() };
+    changed(stack, app, change, &args.audit, args.output, "is disabled").await
+}
+
+async fn changed(
+    stack: &Stack,
+    app: App,
+    change: Change,
+    audit: &Audit,
+    output: Output,
+    outcome: &str,
+) -> Result<(), CliFault> {
+    let who = registry::who(audit.who.clone())?;
+    let app = registry::change(&stack.table, &stack.vault, app, change, &who, clock::now()).await?;
+    if output.json {
+        return say_json(&AppView::new(&app, &Urls::of(&stack.public_url, &app.app_id)));
+    }
+    say(format!("app {} {outcome}", app.app_id));
+    Ok(())
+}
+
+async fn delete(stack: &Stack, args: RiskyArgs) -> Result<(), CliFault> {
+    let app = resolve(&stack.table, Some(args.app_id)).await?;
+    let question = format!(
+        "Delete app `{}` ({})? Its secrets are gone, and its people's tokens cannot be used any more.",
+        app.app_id, app.name
+    );
+    confirm(&question, args.force)?;
+    registry::delete(&stack.table, &app).await?;
+    if args.output.json {
+        return say_json(&serde_json::json!({ "app_id": app.app_id, "deleted": true }));
+    }
+    say(format!("app {} is deleted", app.app_id));
+    Ok(())
+}
+
+/// Stdin, locked only while a line is read.
+fn lines() -> impl FnMut() -> io::Result<String> {
+    || {
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line)?;
+        Ok(line)
+    }
 }

@@ -2,20 +2,21 @@
 
 use clap::Args;
 use domain::app::{AppFault, AppStatus, AppStore};
-use domain::id::{AppId, OpenId, SessionId};
+use domain::id::{OpenId, SessionId};
 use domain::session::{CardStyle, Session, SessionRequest, SessionStore as _};
 use domain::work::{Doorbell, WorkQueue as _};
 use lambda_kit::{clock, random};
 use serde_json::json;
 
+use crate::app::resolve;
 use crate::fault::{CliFault, say};
 use crate::stack::Stack;
 
 #[derive(Debug, Args)]
 pub(crate) struct AuthCardArgs {
-    /// The app that asks.
-    #[arg(long)]
-    app_id: String,
+    /// The app that asks; left out, the only enabled one.
+    #[arg(long, env = "SKYLARK_APP_ID")]
+    app_id: Option<String>,
     /// The person, as that app sees them (`ou_..`).
     #[arg(long)]
     open_id: String,
@@ -32,7 +33,7 @@ pub(crate) struct AuthCardArgs {
 
 pub(crate) async fn run(stack: &Stack, args: AuthCardArgs) -> Result<(), CliFault> {
     let request = SessionRequest {
-        app_id: AppId::parse(args.app_id)?,
+        app_id: resolve(&stack.table, args.app_id).await?.app_id,
         open_id: OpenId::parse(args.open_id)?,
         scopes: args.scopes,
         reason: args.reason,

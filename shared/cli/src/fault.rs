@@ -8,6 +8,17 @@ use domain::fault::{Fault, PortFault, Remedy, chain};
 use domain::id::IdError;
 use domain::seal::SealFault;
 use domain::session::SessionFault;
+use serde::Serialize;
+
+/// What AWS and the operating system call it when the credentials do not allow something, or are none.
+const DENIALS: [&str; 6] = [
+    "AccessDenied",
+    "ExpiredToken",
+    "InvalidClientTokenId",
+    "InvalidSignature",
+    "UnrecognizedClient",
+    "Permission denied",
+];
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -35,11 +46,18 @@ pub(crate) enum CliFault {
 }
 
 impl CliFault {
+    /// A failed call, file or vault: [`CliFault::Permission`] where that is why.
     pub(crate) fn storage(
         context: impl Into<String>,
         cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self::Storage { context: context.into(), cause: cause.into() }
+        let (context, cause) = (context.into(), cause.into());
+        let told = chain(cause.as_ref());
+        if DENIALS.iter().any(|denial| told.contains(denial)) {
+            Self::Permission { context, cause }
+        } else {
+            Self::Storage { context, cause }
+        }
     }
 
     fn exit_code(&self) -> u8 {
@@ -65,10 +83,7 @@ impl From<SessionFault> for CliFault {
 
 impl From<PortFault> for CliFault {
     fn from(fault: PortFault) -> Self {
-        let context = "the bundle's stores did not do it".to_owned();
-        let denied = chain(&fault).contains("AccessDenied");
-        let cause = Box::new(fault);
-        if denied { Self::Permission { context, cause } } else { Self::Storage { context, cause } }
+        Self::storage("the bundle's stores did not do it", fault)
     }
 }
 
@@ -101,8 +116,38 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS }
 }
 
+/// Prints a value as JSON that people can read.
+pub(crate) fn say_json(value: &impl Serialize) -> Result<(), CliFault> {
+    say(serde_json::to_string_pretty(value)
+        .map_err(|cause| CliFault::storage("the answer cannot be written", cause))?);
+    Ok(())
+}
+
 /// Prints one line on stdout. A reader that went away is no reason to fail.
 pub(crate) fn say(line: impl AsRef<str>) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{}", line.as_ref()).and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_failure_has_its_exit_code() {
+        let broken = |detail: &str| PortFault::Broken { operation: "PutItem app", detail: detail.to_owned() };
+        for (fault, code) in [
+            (CliFault::Argument("x".to_owned()), 1),
+            (CliFault::Failed("x".to_owned()), 1),
+            (AppFault::Store(PortFault::Conflict { operation: "x" }).into(), 2),
+            (PortFault::Unavailable { operation: "x", cause: "connection refused".into() }.into(), 2),
+            (SealFault::Damaged.into(), 2),
+            (broken("service error: AccessDeniedException: no").into(), 3),
+            (SealFault::KeyService(broken("unhandled error (AccessDeniedException)")).into(), 3),
+            (CliFault::storage("x", io::Error::from_raw_os_error(13)), 3),
+            (CliFault::storage("x", "UnrecognizedClientException"), 3),
+        ] {
+            assert_eq!(fault.exit_code(), code, "{fault:?}");
+        }
+    }
 }

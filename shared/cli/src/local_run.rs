@@ -3,16 +3,16 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use domain::app::{AppSecrets, AppStore as _, Brand};
+use domain::app::{AppKind, AppSecrets, AppStore as _, Brand};
 use domain::id::AppId;
-use lambda_kit::random;
+use lambda_kit::{clock, random};
 use local::{LarkSettings, Options, Running};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use crate::app;
+use crate::app::{self, Registration};
 use crate::args::Place;
 use crate::fault::{CliFault, say};
 use crate::stack::{Stack, running};
@@ -21,9 +21,11 @@ use crate::stack::{Stack, running};
 const APP_ID: &str = "cli_local0000000001";
 
 /// What that app may ask for.
-const SCOPES: [&str; 5] = [
+const SCOPES: [&str; 7] = [
     "offline_access",
     "auth:user.id:read",
+    "im:message:send_as_bot",
+    "application:application:self_manage",
     "calendar:calendar:readonly",
     "task:task:read",
     "contact:user.base:readonly",
@@ -146,7 +148,15 @@ async fn first_app(bundle: &Running) -> Result<Option<LarkSettings>, CliFault> {
             encrypt_key: Some(lark.encrypt_key.clone().into()),
             verification_token: lark.verification_token.clone().into(),
         };
-        app::add(&stack, &app_id, "Skylark Local", Brand::Feishu, &secrets).await?;
+        let registration = Registration {
+            app_id: &app_id,
+            name: "Skylark Local",
+            kind: AppKind::Custom,
+            brand: Brand::Feishu,
+            operator_chat: None,
+            secrets: &secrets,
+        };
+        app::add(&stack.table, &stack.vault, registration, "skylark local", clock::now()).await?;
     }
     let console = json!({
         "app_id": lark.app_id, "app_secret": lark.app_secret, "encrypt_key": lark.encrypt_key,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
+use aws_sdk_cloudformation::types::Stack as Described;
 use lambda_kit::aws::http_client;
 use local::Settings;
 use queue::SqsWorkQueue;
@@ -21,6 +22,8 @@ pub(crate) struct Stack {
     pub(crate) vault: Vault,
     /// Where people's browsers reach it.
     pub(crate) public_url: String,
+    /// What the vendor's hosts are replaced with.
+    pub(crate) lark_base_url: Option<String>,
 }
 
 impl Stack {
@@ -38,7 +41,8 @@ impl Stack {
         };
         let table = named("table", "LarkTable", settings.tables.get("LarkTable"))?;
         let queue = named("queue", "LarkWorkQueue", settings.queues.get("LarkWorkQueue"))?;
-        Self::over(&aws, table, queue, &settings.vault_key, settings.http.clone())
+        let urls = Urls { public: settings.http.clone(), lark_base: settings.lark_base_url.clone() };
+        Self::over(&aws, table, queue, &settings.vault_key, urls)
     }
 
     async fn deployed(name: &str) -> Result<Self, CliFault> {
@@ -46,25 +50,38 @@ impl Stack {
         let client = aws_sdk_cloudformation::Client::new(&aws);
         let answer = client.describe_stacks().stack_name(name).send().await;
         let answer = answer.map_err(|cause| CliFault::storage(format!("stack `{name}` cannot be read"), cause))?;
-        let outputs = answer.stacks.unwrap_or_default().into_iter().flat_map(|stack| stack.outputs.unwrap_or_default());
+        let described =
+            answer.stacks.unwrap_or_default().into_iter().next().unwrap_or_else(|| Described::builder().build());
+        let parameters = described.parameters.unwrap_or_default().into_iter();
+        let lark_base = parameters.filter(|it| it.parameter_key.as_deref() == Some("LarkBaseUrl"));
+        let lark_base = lark_base.filter_map(|it| it.parameter_value).next().unwrap_or_default();
+        let outputs = described.outputs.unwrap_or_default().into_iter();
         let outputs: HashMap<String, String> =
             outputs.filter_map(|output| Some((output.output_key?, output.output_value?))).collect();
         let output = |key: &str| {
             let missing = || CliFault::Argument(format!("stack `{name}` has no output `{key}`; is it Skylark's?"));
             outputs.get(key).cloned().ok_or_else(missing)
         };
-        Self::over(&aws, output("LarkTable")?, output("LarkWorkQueue")?, &output("VaultKey")?, output("HttpApiUrl")?)
+        let urls = Urls { public: output("HttpApiUrl")?, lark_base };
+        Self::over(&aws, output("LarkTable")?, output("LarkWorkQueue")?, &output("VaultKey")?, urls)
     }
 
-    fn over(aws: &SdkConfig, table: String, queue: String, vault: &str, public_url: String) -> Result<Self, CliFault> {
+    fn over(aws: &SdkConfig, table: String, queue: String, vault: &str, urls: Urls) -> Result<Self, CliFault> {
         let vault = Vault::from_setting(vault, || aws_sdk_kms::Client::new(aws));
         Ok(Self {
             table: Table::new(aws_sdk_dynamodb::Client::new(aws), table),
             work: SqsWorkQueue::new(aws_sdk_sqs::Client::new(aws), queue),
             vault: vault.map_err(|cause| CliFault::storage("the vault cannot be opened", cause))?,
-            public_url,
+            public_url: urls.public,
+            lark_base_url: Some(urls.lark_base).filter(|url| !url.is_empty()),
         })
     }
+}
+
+/// Where a bundle is reached, and where it reaches the vendor (empty: at the vendor's own hosts).
+struct Urls {
+    public: String,
+    lark_base: String,
 }
 
 /// The settings of the local bundle that runs on the place's data folder.

@@ -8,7 +8,8 @@
 //!
 //! `auth/v3` tokens of self-built and store apps, `authen/v1/authorize` (a page), `authen/v2/oauth/token`,
 //! `authen/v1/user_info`, `im/v1/messages` (send, reply, read, edit, update, recall), `interactive/v1/card/update`,
-//! `contact/v3/users` (one, by department, by email or mobile). Where the vendor's pages leave a status open, errors
+//! `contact/v3/users` (one, by department, by email or mobile), `bot/v3/info`, `application/v6/scopes` and an app's own
+//! `application/v6/applications/:app_id`. Where the vendor's pages leave a status open, errors
 //! come with HTTP 400. A sandbox person has the same `open_id` in every app. `offline_access` is a scope like any other:
 //! the app's list must hold it. The authorize page takes its own form from scripts too: `query` (the page's query
 //! string), `open_id`, `decision` (`approve` or `deny`).

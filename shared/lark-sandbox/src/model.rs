@@ -63,6 +63,12 @@ pub struct App {
     /// What may be asked for on the authorize page, `offline_access` included.
     #[serde(default)]
     pub scopes: Vec<String>,
+    /// Asked for, and not yet approved by the tenant's administrator.
+    #[serde(default)]
+    pub pending_scopes: Vec<String>,
+    /// The console's bot feature.
+    #[serde(default = "yes")]
+    pub bot_enabled: bool,
     /// The open_ids that may use the app; empty means everyone.
     #[serde(default)]
     pub available_to: Vec<String>,
@@ -91,6 +97,8 @@ impl App {
             card_callback: CardCallback::New,
             redirect_uris: Vec::new(),
             scopes: Vec::new(),
+            pending_scopes: Vec::new(),
+            bot_enabled: true,
             available_to: Vec::new(),
             enabled: true,
             refresh_enabled: true,

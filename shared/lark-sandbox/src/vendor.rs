@@ -1,5 +1,6 @@
 //! The vendor's HTTP API: one table of endpoints, and the rules every call passes before its handler runs.
 
+mod application;
 pub(crate) mod auth;
 mod contact;
 pub(crate) mod im;
@@ -109,6 +110,12 @@ static ENDPOINTS: &[Endpoint] = &[
         errors: Errors::EnvelopeAs200,
         tokens: USER,
         ..endpoint("GET", "/open-apis/authen/v1/user_info", contact::user_info)
+    },
+    Endpoint { tokens: TENANT, ..endpoint("GET", "/open-apis/bot/v3/info", application::bot) },
+    Endpoint { tokens: TENANT, ..endpoint("GET", "/open-apis/application/v6/scopes", application::scopes) },
+    Endpoint {
+        tokens: TENANT,
+        ..endpoint("GET", "/open-apis/application/v6/applications/:app_id", application::settings)
     },
     Endpoint {
         tokens: TENANT_OR_USER,

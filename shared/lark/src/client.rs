@@ -11,12 +11,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 use url::Url;
 
+pub use self::application::{Application, AuthorizePage, BotInfo, GrantedScope, Subscription};
 pub use self::auth::{CodeExchange, TenantToken, UserInfo, UserTokens};
 pub use self::contact::DirectoryUser;
 pub use self::error::{ApiError, FieldViolation, Refusal};
 pub use self::messages::{OutgoingMessage, Receiver, SentMessage};
 use crate::code::{Class, Token, classify, of_status};
 
+mod application;
 mod auth;
 mod contact;
 mod error;

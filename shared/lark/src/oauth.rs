@@ -12,6 +12,10 @@ pub const OFFLINE_ACCESS: &str = "offline_access";
 /// Most scopes one authorize page takes.
 pub const MAX_SCOPES: usize = 50;
 
+/// The page that asks for consent, below the host of the accounts.
+#[cfg(feature = "client")]
+pub(crate) const AUTHORIZE_PATH: &str = "/open-apis/authen/v1/authorize";
+
 /// What one authorization asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct AuthorizeRequest<'a> {
@@ -91,6 +95,38 @@ pub fn code_challenge(verifier: &str) -> Result<String, OauthError> {
     }
 }
 
+/// The vendor's code that an authorize page shows instead of asking, or that its redirect carries. The vendor documents neither's form:
+/// it is a number of five digits from 20000 on, named as a code shortly before.
+#[must_use]
+pub fn page_error(location: Option<&str>, page: &str) -> Option<i64> {
+    location.and_then(named_code).or_else(|| named_code(page))
+}
+
+fn named_code(text: &str) -> Option<i64> {
+    /// How far before the number it may be called a code: `Error code <strong>20029`.
+    const NEAR_CHARS: usize = 40;
+
+    let mut rest = text;
+    let mut before = String::new();
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let (head, tail) = rest.split_at(start);
+        let digits = tail.len() - tail.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, after) = tail.split_at(digits);
+        before.push_str(head);
+        let near: String = before.chars().rev().take(NEAR_CHARS).collect::<Vec<_>>().into_iter().rev().collect();
+        let near = near.to_lowercase();
+        let stands_alone = !near.ends_with(|c: char| c.is_ascii_alphanumeric())
+            && !after.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let is_named = ["code", "错误码", "错误代码"].iter().any(|name| near.contains(name));
+        if digits == 5 && number.starts_with("20") && stands_alone && is_named {
+            return number.parse().ok();
+        }
+        before = near + number;
+        rest = after;
+    }
+    None
+}
+
 /// What the person decided.
 #[derive(Debug, Clone)]
 pub enum Decision {
@@ -150,6 +186,23 @@ mod tests {
 
     fn pairs(url: &Url) -> Vec<(String, String)> {
         url.query_pairs().into_owned().collect()
+    }
+
+    #[test]
+    fn a_code_is_found_wherever_a_page_or_its_redirect_names_it() {
+        for (location, page, code) in [
+            (None, "<p>Error code <strong>20029</strong></p>", Some(20_029)),
+            (None, "<p>错误码：20029 redirect_uri 请求不合法</p>", Some(20_029)),
+            (None, r#"{"code":20071,"msg":"mismatch"}"#, Some(20_071)),
+            (Some("/error?lang=zh&error_code=20029"), "", Some(20_029)),
+            (Some("https://app.example/back?error=access_denied&code=20027&state=1"), "", Some(20_027)),
+            (Some("https://accounts.feishu.cn/login?app=cli_a20029&code_challenge=x20029y"), "<p>Sign in</p>", None),
+            (None, "<script>var build = 20029;</script><p>2026-11-21 20029 people signed in</p>", None),
+            (None, "code 200291, code 120029, code 2002", None),
+            (None, "", None),
+        ] {
+            assert_eq!(page_error(location, page), code, "{location:?} {page}");
+        }
     }
 
     #[test]

@@ -511,3 +511,81 @@ async fn a_used_up_card_token_is_not_tried_again() {
         vendor.client().delayed_card_update(&tenant_token(), &update_token, &card, &[], soon()).await.unwrap_err();
     assert_eq!((error.class(), vendor.seen().len()), (Class::Terminal, 1));
 }
+
+// ---- applications ----
+
+#[tokio::test]
+async fn a_bot_is_told_flat_and_says_whether_it_is_active() {
+    let bot = json!({"activate_status": 2, "app_name": "云雀", "open_id": "ou_bot", "avatar_url": ""});
+    let vendor = Vendor::start(vec![Reply::Json(200, json!({"code": 0, "msg": "ok", "bot": bot}))]).await;
+    let told = vendor.client().bot_info(&tenant_token(), soon()).await.unwrap();
+    assert_eq!((told.app_name.as_deref(), told.activate_status), (Some("云雀"), Some(2)));
+    assert_eq!(vendor.seen()[0].uri.path(), "/open-apis/bot/v3/info");
+
+    let vendor = Vendor::start(vec![Reply::Json(200, json!({"code": 0, "msg": "ok"}))]).await;
+    let error = vendor.client().bot_info(&tenant_token(), soon()).await.unwrap_err();
+    assert!(matches!(error, ApiError::Incomplete { field: "bot", .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_scope_is_granted_if_it_is_for_the_app_or_for_people() {
+    let scopes = json!({"scopes": [
+        {"scope_name": "im:message", "grant_status": 2, "scope_type": "user"},
+        {"scope_name": "im:message", "grant_status": 1, "scope_type": "tenant"},
+        {"scope_name": "offline_access", "grant_status": "1"},
+        {"scope_name": "task:task:read", "grant_status": 2},
+        {"grant_status": 1}, "odd", {"scope_name": "new:kind"},
+    ]});
+    let vendor = Vendor::start(vec![ok(scopes)]).await;
+    let told = vendor.client().granted_scopes(&tenant_token(), soon()).await.unwrap();
+    let told: Vec<_> = told.iter().map(|scope| (scope.name.as_str(), scope.granted)).collect();
+    assert_eq!(told, [("im:message", true), ("offline_access", true), ("task:task:read", false), ("new:kind", false)]);
+}
+
+#[tokio::test]
+async fn an_application_tells_its_settings_and_never_shows_its_keys() {
+    let app = json!({"app_id": "cli_1", "redirect_urls": ["https://a.example/back"],
+        "event": {"subscription_type": "webhook", "request_url": "https://a.example/cb", "subscribed_events": []},
+        "callback_info": {"callback_type": "websocket", "request_url": ""},
+        "encryption": {"encryption_key": "canary-key", "verification_token": "canary-token"}});
+    let vendor = Vendor::start(vec![ok(json!({ "app": app }))]).await;
+    let told = vendor.client().application(&tenant_token(), "cli_1", soon()).await.unwrap();
+    assert_eq!(vendor.seen()[0].uri.to_string(), "/open-apis/application/v6/applications/cli_1?lang=en_us");
+    assert_eq!(told.redirect_urls.as_deref(), Some(&["https://a.example/back".to_owned()][..]));
+    assert_eq!(told.event.as_ref().unwrap().request_url.as_deref(), Some("https://a.example/cb"));
+    let callback = told.callback.as_ref().unwrap();
+    assert_eq!((callback.kind.as_deref(), callback.request_url.as_deref()), (Some("websocket"), None));
+    assert_eq!(told.encrypt_key.as_ref().unwrap().expose_secret(), "canary-key");
+    assert!(!format!("{told:?}").contains("canary"));
+
+    let blotted = json!({"app": {"encryption": {"encryption_key": "******", "verification_token": ""}}});
+    let vendor = Vendor::start(vec![ok(blotted)]).await;
+    let told = vendor.client().application(&tenant_token(), "cli_1", soon()).await.unwrap();
+    assert!(told.encryption_told && told.encrypt_key.is_none() && told.verification_token.is_none());
+    assert!(told.event.is_none() && told.redirect_urls.is_none());
+}
+
+#[tokio::test]
+async fn an_authorize_page_is_asked_for_once_and_no_redirect_is_followed() {
+    let login = Reply::Headers(302, vec![("location", "https://login.example/?app_id=7")], String::new());
+    let vendor = Vendor::start(vec![login]).await;
+    let page = vendor.client().authorize_page("cli_1", "https://a.example/b?c=d&e", "st", soon()).await.unwrap();
+    assert_eq!((page.status, page.code), (302, None));
+    let query = "client_id=cli_1&redirect_uri=https%3A%2F%2Fa.example%2Fb%3Fc%3Dd%26e&response_type=code&state=st";
+    assert_eq!(vendor.seen()[0].uri.to_string(), format!("/open-apis/authen/v1/authorize?{query}"));
+    assert_eq!(vendor.seen().len(), 1);
+
+    let refused = Reply::Headers(400, vec![("content-type", "text/html")], "<b>错误码 20029</b>".to_owned());
+    let page = Vendor::start(vec![refused]).await.client().authorize_page("cli_1", "x", "st", soon()).await.unwrap();
+    assert_eq!((page.status, page.code), (400, Some(20_029)));
+}
+
+#[tokio::test]
+async fn having_a_ticket_resent_proves_the_credentials() {
+    let vendor = Vendor::start(vec![Reply::Json(200, json!({"code": 0, "msg": "ok"}))]).await;
+    vendor.client().resend_app_ticket("cli_1", &"s3cret".into(), soon()).await.unwrap();
+    assert_eq!(vendor.seen()[0].body, json!({"app_id": "cli_1", "app_secret": "s3cret"}));
+    let vendor = Vendor::start(vec![Reply::Json(200, json!({"code": 10015, "msg": "app secret invalid"}))]).await;
+    let error = vendor.client().resend_app_ticket("cli_1", &"wrong".into(), soon()).await.unwrap_err();
+    assert_eq!((error.code(), error.class()), (Some(10_015), Class::Config));
+}

@@ -289,7 +289,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     };
     servers.spawn(endpoint::serve(Arc::new(endpoint), ports.aws));
 
-    let settings = told(&bundle, http, websocket.map_or_else(String::new, |_| sockets), aws, &key_file);
+    let lark_base_url = lark_base.to_owned();
+    let settings = told(&bundle, lark_base_url, http, websocket.map_or_else(String::new, |_| sockets), aws, &key_file);
     Ok(Running { data, settings, told_before, sandbox, sandbox_url, functions, stop_mappings, stop, mappings, servers })
 }
 
@@ -355,7 +356,14 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-fn told(bundle: &Bundle, http: String, websocket: String, aws_endpoint: String, key_file: &Path) -> Settings {
+fn told(
+    bundle: &Bundle,
+    lark_base_url: String,
+    http: String,
+    websocket: String,
+    aws_endpoint: String,
+    key_file: &Path,
+) -> Settings {
     fn by_id<'a>(pairs: impl Iterator<Item = (&'a String, &'a String)>) -> BTreeMap<String, String> {
         pairs.map(|(id, value)| (id.clone(), value.clone())).collect()
     }
@@ -368,6 +376,7 @@ fn told(bundle: &Bundle, http: String, websocket: String, aws_endpoint: String, 
         access_key_id: ACCESS_KEY.to_owned(),
         secret_access_key: SECRET_KEY.to_owned(),
         vault_key: format!("{}{}", vault::KEY_FILE_PREFIX, key_file.display()),
+        lark_base_url,
         lark: None,
         functions: by_id(bundle.functions.iter().map(|function| (&function.logical_id, &function.name))),
         tables: by_id(bundle.tables.iter().map(|table| (&table.logical_id, &table.name))),

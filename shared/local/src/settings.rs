@@ -24,6 +24,9 @@ pub struct Settings {
     pub secret_access_key: String,
     /// What the vault is opened with.
     pub vault_key: String,
+    /// What the vendor's hosts are replaced with: the sandbox, or another Lark.
+    #[serde(default)]
+    pub lark_base_url: String,
     /// The Lark side, once it is set up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lark: Option<LarkSettings>,
