@@ -6,6 +6,7 @@ pub mod event;
 pub mod fault;
 pub mod id;
 pub mod inbox;
+pub mod limit;
 pub mod seal;
 pub mod session;
 pub mod token;

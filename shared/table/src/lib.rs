@@ -7,6 +7,7 @@
 //! | session | `SESSION#<session_id>` | `SESSION` | `session.pending`, expires; absent once ended |
 //! | attempt | `STATE#<sha256 of state>` | `STATE` | |
 //! | user token | `USER#<app_id>#<open_id>` | `TOKEN` | |
+//! | limit | `LIMIT#<key>` | `LIMIT` | |
 //!
 //! Times that DynamoDB compares (`at`, `claim_until`, `ttl`) are Unix seconds; all others are RFC 3339.
 
@@ -14,10 +15,13 @@ mod app;
 mod health;
 mod inbox;
 mod item;
+mod limit;
 mod session;
 mod token;
 
 use aws_sdk_dynamodb::Client;
+
+pub use limit::TableLimiter;
 
 /// The table, as every port that it implements. Cheap to clone.
 #[derive(Debug, Clone)]

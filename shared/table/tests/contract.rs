@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::{
     ScalarAttributeType,
 };
 use domain::fault::PortFault;
-use table::Table;
+use table::{Table, TableLimiter};
 use testkit::contract;
 
 /// A table like the template's, in an endpoint of this test's own.
@@ -72,6 +72,13 @@ async fn keeps_the_contract_of_the_inbox() {
 #[tokio::test]
 async fn keeps_the_contract_of_sessions() {
     contract::sessions(&table().await).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_limits() {
+    let table = table().await;
+    let [one, two, three] = [(); 3].map(|()| TableLimiter::new(table.clone()));
+    contract::limits(&[&one, &two, &three]).await;
 }
 
 #[tokio::test]

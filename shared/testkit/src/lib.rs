@@ -5,4 +5,4 @@ pub mod contract;
 mod memory;
 pub mod sample;
 
-pub use memory::{MemoryBus, MemoryQueue, MemoryTable, PlainSealer};
+pub use memory::{MemoryBus, MemoryLimiter, MemoryQueue, MemoryTable, PlainSealer};
