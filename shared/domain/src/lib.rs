@@ -1,5 +1,6 @@
 //! The rules of Skylark and the ports they need: no I/O, no clock, no randomness, no environment.
 
+pub mod access;
 pub mod app;
 pub mod authorize;
 pub mod event;
