@@ -102,13 +102,8 @@ impl Oauth {
         Ok(page(request, StatusCode::OK, Words::COMPLETED))
     }
 
-    /// The API's own endpoint unless the deployment has another name. API Gateway routes by `host`, so it is the deployment's own.
     fn redirect_uri(&self, request: &Request) -> String {
-        let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-        let base = self.public_url.clone().unwrap_or_else(|| {
-            let scheme = text("x-forwarded-proto").filter(|scheme| *scheme == "http").unwrap_or("https");
-            format!("{scheme}://{}", text("host").unwrap_or_default())
-        });
+        let base = http::base_url(request, self.public_url.as_deref());
         format!("{base}/lark/oauth/callback")
     }
 }

@@ -31,6 +31,8 @@ pub enum Refusal {
     TooLarge,
     /// Its media type is not one that the operation takes.
     UnsupportedType,
+    /// It is well formed and cannot be carried out as it is.
+    Unprocessable,
 }
 
 /// Why a caller is turned away.
@@ -40,6 +42,8 @@ pub enum Denial {
     Unauthenticated,
     /// The caller is known and may not do this.
     Forbidden,
+    /// The caller did this too often, and may again after so many seconds.
+    Throttled { retry_after_secs: u32 },
 }
 
 /// An error that knows its remedy.
@@ -54,6 +58,11 @@ pub trait Fault: Error {
     /// Every bad field with what it should be, for `details.fields`.
     fn fields(&self) -> Vec<(&'static str, String)> {
         Vec::new()
+    }
+
+    /// What proof would be taken instead: the `WWW-Authenticate` header of an answer.
+    fn challenge(&self) -> Option<String> {
+        None
     }
 
     /// The `message` field of an answer. Overridden where the error's own words help the caller and give nothing away.

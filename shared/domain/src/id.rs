@@ -85,6 +85,23 @@ text_id!(
     SessionId, "session_id", "a UUID", |t| uuid::Uuid::try_parse(t).is_ok_and(|u| u.as_hyphenated().to_string() == t)
 );
 
+text_id!(
+    /// A client of Skylark's own API.
+    ClientId, "client_id", "1 to 64 letters, digits, `_`, `-` or `.`", |t| word(t, 64)
+);
+text_id!(
+    /// A user of Skylark's own API, whom clients act for.
+    UserId, "user_id", "1 to 128 letters, digits, `_`, `-` or `.`", |t| word(t, 128)
+);
+text_id!(
+    /// A tenant of Skylark's own API: its users and clients see one another, and no others.
+    TenantId, "tenant_id", "1 to 64 letters, digits, `_`, `-` or `.`", |t| word(t, 64)
+);
+text_id!(
+    /// A family of refresh tokens, which is what a login is (`sid`; a UUID).
+    FamilyId, "sid", "a UUID", |t| uuid::Uuid::try_parse(t).is_ok_and(|u| u.as_hyphenated().to_string() == t)
+);
+
 /// Where new ids come from.
 pub trait Ids: Send + Sync {
     /// One that was never given before.

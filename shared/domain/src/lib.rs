@@ -1,5 +1,6 @@
 //! The rules of Skylark and the ports they need: no I/O, no clock, no randomness, no environment.
 
+pub mod access;
 pub mod app;
 pub mod authorize;
 pub mod clock;
@@ -8,6 +9,7 @@ pub mod fault;
 pub mod id;
 pub mod inbox;
 pub mod job;
+pub mod limit;
 pub mod seal;
 pub mod session;
 pub mod tenant_token;

@@ -1,15 +1,18 @@
 //! HTTP functions: one table turns a fault into a status, and every answer carries `x-request-id`.
 
+mod request;
+
 use std::future::Future;
 
 use domain::fault::{Denial, Fault, Refusal, Remedy, chain};
-use lambda_http::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use lambda_http::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use lambda_http::{Body, Error, service_fn};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use lambda_http::http::{HeaderMap, Method, StatusCode, header};
 pub use lambda_http::{Request, RequestExt};
+pub use request::{BadCredentials, BadFields, base_url, basic, caller, fields, source};
 
 /// An answer.
 pub type Response = lambda_http::Response<Body>;
@@ -97,14 +100,25 @@ pub fn status(fault: &dyn Fault) -> StatusCode {
         Remedy::Reject(Refusal::Gone) => StatusCode::GONE,
         Remedy::Reject(Refusal::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
         Remedy::Reject(Refusal::UnsupportedType) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Remedy::Reject(Refusal::Unprocessable) => StatusCode::UNPROCESSABLE_ENTITY,
         Remedy::Deny(Denial::Unauthenticated) => StatusCode::UNAUTHORIZED,
         Remedy::Deny(Denial::Forbidden) => StatusCode::FORBIDDEN,
+        Remedy::Deny(Denial::Throttled { .. }) => StatusCode::TOO_MANY_REQUESTS,
         Remedy::Retry => StatusCode::SERVICE_UNAVAILABLE,
         Remedy::Bug => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
 fn refusal(fault: &dyn Fault) -> Response {
+    let fields: Map<String, Value> =
+        fault.fields().into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
+    let details = if fields.is_empty() { json!({}) } else { json!({ "fields": fields }) };
+    refuse(fault, &json!({ "error": fault.code(), "message": fault.public_message(), "details": details }))
+}
+
+/// The answer to a fault where a protocol gives the body a form of its own.
+#[must_use]
+pub fn refuse(fault: &dyn Fault, body: &Value) -> Response {
     let status = status(fault);
     // `Fault` is an `Error`; the log gets every cause, the caller only what is theirs to know.
     let causes = fault.source().map_or_else(|| fault.to_string(), |source| format!("{fault}: {}", chain(source)));
@@ -113,24 +127,30 @@ fn refusal(fault: &dyn Fault) -> Response {
     } else {
         tracing::info!(error = %causes, error.code = fault.code(), http.status = status.as_u16(), "The request was refused");
     }
-    let fields: Map<String, Value> =
-        fault.fields().into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
-    let details = if fields.is_empty() { json!({}) } else { json!({ "fields": fields }) };
-    let body = json!({ "error": fault.code(), "message": fault.public_message(), "details": details });
-    let mut response = json(status, &body);
-    if fault.remedy() == Remedy::Retry {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    let mut response = json(status, body);
+    let wait = match fault.remedy() {
+        Remedy::Retry => Some(1),
+        Remedy::Deny(Denial::Throttled { retry_after_secs }) => Some(retry_after_secs),
+        _ => None,
+    };
+    if let Some(seconds) = wait {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(challenge) = fault.challenge().and_then(|text| HeaderValue::from_str(&text).ok()) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     }
     response
 }
 
 #[cfg(test)]
 mod tests {
+    use domain::access::{AccessFault, Scope};
     use domain::fault::PortFault;
+    use domain::limit::LimitFault;
 
     use super::*;
 
-    fn answer(fault: PortFault) -> (u16, Value, HeaderMap) {
+    fn answer(fault: impl Fault) -> (u16, Value, HeaderMap) {
         let response = finish(Err(fault), "req-1");
         let body = serde_json::from_slice(response.body()).unwrap();
         (response.status().as_u16(), body, response.headers().clone())
@@ -149,6 +169,23 @@ mod tests {
     fn a_broken_invariant_is_an_opaque_500() {
         let (status, body, _) = answer(PortFault::Broken { operation: "GetItem", detail: "secret".into() });
         assert_eq!((status, body["message"].as_str()), (500, Some("internal error")));
+    }
+
+    #[test]
+    fn who_calls_too_often_is_told_when_to_come_back() {
+        let (status, body, headers) = answer(LimitFault::Exhausted { retry_after_secs: 42 });
+        assert_eq!((status, &headers["retry-after"]), (429, &HeaderValue::from_static("42")));
+        assert_eq!(body["error"], "rate_limited");
+    }
+
+    #[test]
+    fn who_is_turned_away_is_told_what_proof_is_wanted() {
+        let (status, body, headers) = answer(AccessFault::Expired);
+        assert_eq!((status, body["error"].as_str()), (401, Some("invalid_token")));
+        assert!(headers["www-authenticate"].to_str().unwrap().starts_with("Bearer "));
+        let (status, _, headers) = answer(AccessFault::MissingScope(Scope::Lark));
+        assert_eq!(status, 403);
+        assert!(headers["www-authenticate"].to_str().unwrap().contains("insufficient_scope"));
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | tenant token | `TENANT#<app_id>` | `TOKEN#<tenant_key>` | |
 //! | app ticket | `TENANT#<app_id>` | `TICKET` | |
 //! | place of a job | `JOB#<name>` | `JOB` | |
+//! | limit | `LIMIT#<key>` | `LIMIT` | |
 //!
 //! Times that DynamoDB compares (`at`, `claim_until`, `lease_until`, `asked_until`, `issued_at` of a ticket, `ttl`) are Unix seconds; all others are RFC 3339.
 
@@ -19,11 +20,14 @@ mod health;
 mod inbox;
 mod item;
 mod job;
+mod limit;
 mod session;
 mod tenant_token;
 mod token;
 
 use aws_sdk_dynamodb::Client;
+
+pub use limit::TableLimiter;
 
 /// The table, as every port that it implements. Cheap to clone.
 #[derive(Debug, Clone)]

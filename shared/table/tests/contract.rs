@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::{
     ScalarAttributeType,
 };
 use domain::fault::PortFault;
-use table::Table;
+use table::{Table, TableLimiter};
 use testkit::{contract, contract_tokens};
 
 /// A table like the template's, in an endpoint of this test's own.
@@ -93,6 +93,13 @@ async fn keeps_the_contract_of_asking() {
 #[tokio::test]
 async fn keeps_the_contract_of_bookmarks() {
     contract_tokens::bookmarks(&table().await).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_limits() {
+    let table = table().await;
+    let [one, two, three] = [(); 3].map(|()| TableLimiter::new(table.clone()));
+    contract::limits(&[&one, &two, &three]).await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use domain::app::{App, AppKind, AppStatus, AppStore};
 use domain::fault::PortFault;
 use domain::id::{ChatId, EventId, MessageId};
 use domain::inbox::{Acceptance, CLAIM, Claim, Inbox, OpenEntries, RING_AGAIN};
+use domain::limit::{Limit, LimitFault, Limiter};
 use domain::session::{Outcome, SESSION_LIFE, SessionStatus, SessionStore};
 use domain::token::TokenStore;
 use futures_util::future::join_all;
@@ -189,4 +190,34 @@ async fn attempts(store: &impl SessionStore) {
     let taken = join_all((0..20).map(|_| store.take_attempt("abc"))).await;
     let taken: Vec<_> = taken.into_iter().filter_map(|t| t.unwrap()).collect();
     assert_eq!(taken, [attempt], "of twenty at once, one takes it");
+}
+
+/// Limits: `limiters` count into one store, as processes of their own do.
+pub async fn limits(limiters: &[&dyn Limiter]) {
+    let limit = Limit::per_minute(20);
+    let every = |n: usize| *limiters.iter().cycle().nth(n).expect("at least one limiter");
+    let answers = join_all((0..50).map(|n| every(n).take("user:a", limit, NOW))).await;
+    let admitted = answers.iter().filter(|answer| answer.is_ok()).count();
+    let refused = answers.iter().filter(|answer| matches!(answer, Err(LimitFault::Exhausted { retry_after_secs: 61 })));
+    assert_eq!((admitted, refused.count()), (20, 30), "of fifty at once, twenty, and the others know for how long");
+
+    let later = NOW + Duration::seconds(30);
+    every(0).take("user:b", limit, later).await.unwrap();
+    for n in 0..limiters.len() {
+        assert!(every(n).peek("user:a", limit, later).await.is_err());
+        every(n).peek("user:b", limit, later).await.unwrap();
+    }
+    let free = NOW + Duration::seconds(61);
+    for n in 0..19 {
+        every(n).take("user:b", limit, free).await.unwrap();
+        every(n).take("user:a", limit, free).await.unwrap();
+    }
+    every(1).peek("user:a", limit, free).await.unwrap();
+    every(0).take("user:a", limit, free).await.unwrap();
+    assert!(every(1).take("user:a", limit, free).await.is_err(), "peeking counted nothing, taking did");
+    assert!(every(2).take("user:b", limit, free).await.is_err(), "the one half a minute ago still counts");
+
+    let days_later = NOW + Duration::days(2);
+    every(1).take("user:b", limit, days_later).await.unwrap();
+    every(0).take("user:b", limit, days_later - Duration::seconds(2)).await.unwrap();
 }

@@ -11,6 +11,7 @@ use domain::event::{EventBus, Fact};
 use domain::fault::PortFault;
 use domain::id::{AppId, EventId, MessageId, OpenId, SessionId};
 use domain::inbox::{Acceptance, CLAIM, Claim, Entry, Inbox, OpenEntries, RING_AGAIN};
+use domain::limit::{Limit, LimitFault, Limiter, Usage};
 use domain::seal::{SealContext, SealFault, Sealed, Sealer};
 use domain::session::{ASK_AGAIN, Asked, Attempt, Session, SessionStatus, SessionStore};
 use domain::tenant_token::TenantToken;
@@ -360,9 +361,38 @@ impl Sealer for PlainSealer {
     }
 }
 
+/// A limiter in memory.
+#[derive(Debug, Default)]
+pub struct MemoryLimiter {
+    usages: Mutex<HashMap<String, Usage>>,
+}
+
+impl MemoryLimiter {
+    fn count(&self, key: &str, limit: Limit, now: OffsetDateTime, keep: bool) -> Result<(), LimitFault> {
+        let mut usages = self.usages.lock().expect("no test panics while it holds the limiter");
+        let counted = Usage::count(usages.get(key), limit, now);
+        let counted = counted.map_err(|retry_after_secs| LimitFault::Exhausted { retry_after_secs })?;
+        if keep {
+            usages.insert(key.to_owned(), counted.usage);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Limiter for MemoryLimiter {
+    async fn take(&self, key: &str, limit: Limit, now: OffsetDateTime) -> Result<(), LimitFault> {
+        self.count(key, limit, now, true)
+    }
+
+    async fn peek(&self, key: &str, limit: Limit, now: OffsetDateTime) -> Result<(), LimitFault> {
+        self.count(key, limit, now, false)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::MemoryTable;
+    use super::{MemoryLimiter, MemoryTable};
     use crate::contract;
 
     #[tokio::test]
@@ -379,5 +409,10 @@ mod tests {
     #[tokio::test]
     async fn keeps_the_contract_of_sessions() {
         contract::sessions(&MemoryTable::default()).await;
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract_of_limits() {
+        contract::limits(&[&MemoryLimiter::default()]).await;
     }
 }
