@@ -8,28 +8,34 @@ const CONTENT_SECURITY_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = "
+:root{color-scheme:light dark;--ink:#1f2329;--soft:#51565d;--paper:#fff;--ground:#f2f3f5;--line:#dee0e3;--edge:#8f959e;--link:#1456f0;
+--red:#b42318;--green:#1a7f1a}
+@media(prefers-color-scheme:dark){:root{--ink:#ebebeb;--soft:#a6aab0;--paper:#232527;--ground:#141516;--line:#3a3d40;--edge:#6b7075;--link:#7aa7ff;
+--red:#ff8a80;--green:#7fd48a}}
 *{box-sizing:border-box}
-body{margin:0;background:#f2f3f5;color:#1f2329;font:16px/1.5 system-ui,-apple-system,'PingFang SC','Noto Sans CJK SC',sans-serif;overflow-wrap:anywhere}
+body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,-apple-system,'PingFang SC','Microsoft YaHei','Noto Sans CJK SC',sans-serif;overflow-wrap:anywhere}
 main{max-width:44rem;margin:0 auto;padding:1rem}
-h1{font-size:1.35rem;margin:.5rem 0}h2{font-size:1rem;margin:0}
-a{color:#1456f0}p{margin:.5rem 0}pre{white-space:pre-wrap;background:#f2f3f5;padding:.5rem;border-radius:.4rem}
-table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #dee0e3;padding:.4rem;text-align:left;vertical-align:top}
-.panel,.card,.bubble{background:#fff;border:1px solid #dee0e3;border-radius:.6rem;margin:.75rem 0;overflow:hidden}
+h1{font-size:1.35rem;line-height:1.35;margin:.5rem 0}h2{font-size:1rem;margin:0}
+a{color:var(--link)}p{margin:.5rem 0}pre{white-space:pre-wrap;background:var(--ground);padding:.5rem;border-radius:.4rem}
+hr{border:0;border-top:1px solid var(--line)}
+table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--line);padding:.4rem;text-align:left;vertical-align:top}
+.panel,.card,.bubble{background:var(--paper);border:1px solid var(--line);border-radius:.6rem;margin:.75rem 0;overflow:hidden}
 .panel,.bubble{padding:1rem}
-.card-head{padding:.6rem 1rem}.card-body{padding:.6rem 1rem}
-.row{display:flex;flex-wrap:wrap;gap:.5rem;align-items:flex-end}.row>.column{flex:1 1 12rem}
-label{display:block;margin:.4rem 0}fieldset{border:1px solid #dee0e3;border-radius:.5rem;margin:.75rem 0}
-input,select,textarea{font:inherit;padding:.45rem;border:1px solid #8f959e;border-radius:.4rem;max-width:100%;background:#fff;color:inherit}
-input[type=radio],input[type=checkbox]{margin-right:.5rem}
-button,.button{font:inherit;display:inline-block;padding:.5rem 1rem;border:1px solid #8f959e;border-radius:.4rem;background:#fff;color:#1f2329;text-decoration:none;cursor:pointer;min-height:2.6rem}
+.card-head{padding:.6rem 1rem;color:#1f2329}.card-head .small{color:#51565d}.card-body{padding:.6rem 1rem}
+.row{display:flex;flex-wrap:wrap;gap:.5rem;align-items:flex-end}.row>.column{flex:1 1 12rem}.row>label{flex:1 1 9rem;margin:0}
+.row>label>select,.row>label>input{width:100%}
+label{display:block;margin:.4rem 0}fieldset{border:1px solid var(--line);border-radius:.5rem;margin:.75rem 0}
+input,select,textarea{font:inherit;padding:.45rem;border:1px solid var(--edge);border-radius:.4rem;max-width:100%;min-height:2.6rem;background:var(--paper);color:inherit}
+input[type=radio],input[type=checkbox]{margin-right:.5rem;min-height:auto}
+button,.button{font:inherit;display:inline-block;padding:.5rem 1rem;border:1px solid var(--edge);border-radius:.4rem;background:var(--paper);color:var(--ink);text-decoration:none;cursor:pointer;min-height:2.6rem}
 button.primary,.button.primary{background:#1456f0;border-color:#1456f0;color:#fff}
-button.danger,.button.danger{border-color:#d83931;color:#b42318}
+button.danger,.button.danger{border-color:var(--red);color:var(--red)}
 button:disabled{opacity:.5;cursor:not-allowed}
 button:focus-visible,a:focus-visible,input:focus-visible,select:focus-visible{outline:3px solid #7aa7ff;outline-offset:2px}
-.small{font-size:.85rem;color:#51565d}.toast{border-left:.3rem solid #1456f0;padding-left:.6rem}
+.small{font-size:.85rem;color:var(--soft)}.toast{border-left:.3rem solid #1456f0;padding-left:.6rem}
 .toast.error{border-color:#d83931}.toast.success{border-color:#2ea121}.toast.warning{border-color:#de7802}
-.at{color:#1456f0}.gone{color:#51565d;font-style:italic}
-.red{color:#b42318}.green{color:#1a7f1a}.grey{color:#51565d}
+.at{color:var(--link)}.gone{color:var(--soft);font-style:italic}
+.red{color:var(--red)}.green{color:var(--green)}.grey{color:var(--soft)}
 .blue{background:#e1eaff}.wathet{background:#d9f3fd}.turquoise{background:#d5f6f2}.head-green{background:#d9f5d6}.yellow{background:#faf1d1}
 .orange{background:#feead2}.head-red,.carmine{background:#fde2e2}.violet,.purple{background:#ece2fe}.indigo{background:#e0e2fa}.head-grey,.default{background:#eff0f1}
 ";
