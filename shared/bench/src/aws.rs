@@ -1,5 +1,7 @@
 //! The AWS endpoint: every call succeeds at once, and one app is in the table.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -13,10 +15,13 @@ use crate::server::Api;
 pub(crate) struct Aws {
     /// The app's item, in DynamoDB's JSON.
     pub(crate) app: Map<String, Value>,
+    /// How many requests came, answered or not.
+    pub(crate) requests: AtomicU64,
 }
 
 impl Api for Aws {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         let target = request.headers().get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
         let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
