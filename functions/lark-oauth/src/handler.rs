@@ -202,7 +202,7 @@ font:16px/1.6 system-ui,-apple-system,'PingFang SC','Microsoft YaHei','Noto Sans
 main{width:100%;max-width:26rem;padding:2.25rem 1.75rem 2rem;background:var(--paper);border:1px solid var(--line);border-radius:1rem;text-align:center}
 .mark{display:grid;place-items:center;width:3.5rem;height:3.5rem;margin:0 auto 1rem;border-radius:50%;color:#fff;font-size:1.75rem;line-height:1}
 .done{background:#1f8f2c}.ended{background:#646a73}.problem{background:#c25e00}
-h1{margin:0 0 .5rem;font-size:1.35rem;line-height:1.35;text-wrap:balance}p{margin:0;color:var(--soft);text-wrap:pretty}
+h1{margin:0 0 .5rem;font-size:1.35rem;line-height:1.35;text-wrap:balance}p{margin:0;color:var(--soft);text-wrap:balance}
 ";
 
 fn page(request: &Request, status: StatusCode, words: Words) -> Response {

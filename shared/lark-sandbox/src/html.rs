@@ -21,8 +21,8 @@ hr{border:0;border-top:1px solid var(--line)}
 table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--line);padding:.4rem;text-align:left;vertical-align:top}
 .panel,.card,.bubble{background:var(--paper);border:1px solid var(--line);border-radius:.6rem;margin:.75rem 0;overflow:hidden}
 .panel,.bubble{padding:1rem}
-.card-head{padding:.6rem 1rem;color:#1f2329}.card-head .small{color:#51565d}.card-body{padding:.6rem 1rem}
-.row{display:flex;flex-wrap:wrap;gap:.5rem;align-items:flex-end}.row>.column{flex:1 1 12rem}.row>label{flex:1 1 9rem;margin:0}
+.card-head{padding:.6rem 1rem;background:color-mix(in srgb,var(--tint,#8f959e) 18%,var(--paper))}.card-body{padding:.6rem 1rem}
+.row{display:flex;flex-wrap:wrap;gap:.5rem;align-items:flex-end}.row>.column{flex:1 1 12rem}.row>.column.auto{flex:0 0 auto}.row>label{flex:1 1 9rem;margin:0}
 .row>label>select,.row>label>input{width:100%}
 label{display:block;margin:.4rem 0}fieldset{border:1px solid var(--line);border-radius:.5rem;margin:.75rem 0}
 input,select,textarea{font:inherit;padding:.45rem;border:1px solid var(--edge);border-radius:.4rem;max-width:100%;min-height:2.6rem;background:var(--paper);color:inherit}
@@ -36,8 +36,8 @@ button:focus-visible,a:focus-visible,input:focus-visible,select:focus-visible{ou
 .toast.error{border-color:#d83931}.toast.success{border-color:#2ea121}.toast.warning{border-color:#de7802}
 .at{color:var(--link)}.gone{color:var(--soft);font-style:italic}
 .red{color:var(--red)}.green{color:var(--green)}.grey{color:var(--soft)}
-.blue{background:#e1eaff}.wathet{background:#d9f3fd}.turquoise{background:#d5f6f2}.head-green{background:#d9f5d6}.yellow{background:#faf1d1}
-.orange{background:#feead2}.head-red,.carmine{background:#fde2e2}.violet,.purple{background:#ece2fe}.indigo{background:#e0e2fa}.head-grey,.default{background:#eff0f1}
+.blue{--tint:#3370ff}.wathet{--tint:#14c0ff}.turquoise{--tint:#00c2b2}.head-green{--tint:#34c724}.yellow{--tint:#ffc60a}
+.orange{--tint:#ff8800}.head-red,.carmine{--tint:#f54a45}.violet,.purple{--tint:#9f6ff1}.indigo{--tint:#4954e6}
 ";
 
 /// The two languages of every page and card.
@@ -134,9 +134,13 @@ pub(crate) fn page(status: StatusCode, language: Language, title: &str, body: &s
     (status, headers, Html(html)).into_response()
 }
 
-/// Card markdown and message text as HTML: line breaks, emphasis, code, links and mentions; all else is text.
+/// Card markdown and message text as HTML: line breaks, lists, emphasis, code, links, mentions and characters by number; all else is text.
 pub(crate) fn markdown(text: &str) -> String {
-    text.split('\n').map(|line| inline(line, 0)).collect::<Vec<_>>().join("<br>")
+    let line = |line: &str| match line.strip_prefix("- ") {
+        Some(item) => format!("• {}", inline(item, 0)),
+        None => inline(line, 0),
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("<br>")
 }
 
 fn inline(text: &str, depth: usize) -> String {
@@ -165,6 +169,11 @@ fn span(text: &str, depth: usize) -> Option<(String, &str)> {
         {
             return Some((format!("<{element}>{}</{element}>", inline(inner, depth + 1)), after));
         }
+    }
+    if let Some((number, after)) = text.strip_prefix("&#").and_then(|rest| rest.split_once(';'))
+        && let Some(character) = number.parse().ok().and_then(char::from_u32)
+    {
+        return Some((escape(character.encode_utf8(&mut [0; 4])), after));
     }
     if let Some((code, after)) = text.strip_prefix('`').and_then(|rest| rest.split_once('`')) {
         return Some((format!("<code>{}</code>", escape(code)), after));
@@ -209,6 +218,7 @@ mod tests {
         for (text, html) in [
             ("**粗体** 🌸", "<strong>粗体</strong> 🌸"),
             ("a\nb", "a<br>b"),
+            ("a:\n- b\n- *c*-", "a:<br>• b<br>• <em>c</em>-"),
             ("<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;"),
             ("[x](javascript:alert(1))", "[x](javascript:alert(1))"),
             (
@@ -220,6 +230,8 @@ mod tests {
             ("<font color='red\" x'>r</font>", "<span class=\"red\">r</span>"),
             ("`<b>`", "<code>&lt;b&gt;</code>"),
             ("2 * 3", "2 * 3"),
+            ("**task&#58;read** &#42;&#60;b&#62;", "<strong>task:read</strong> *&lt;b&gt;"),
+            ("&#; &#1114112; &#x3c; &", "&amp;#; &amp;#1114112; &amp;#x3c; &amp;"),
             ("**", "**"),
         ] {
             assert_eq!(markdown(text), html);
