@@ -1,5 +1,5 @@
 //! For tests only: the domain's ports in memory, and the contract that every adapter must keep as they do.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a broken contract ends the test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a broken contract ends the test")]
 
 mod clock;
 pub mod contract;
