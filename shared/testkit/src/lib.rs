@@ -10,5 +10,5 @@ pub mod sample;
 mod vendor;
 
 pub use clock::{CountingIds, ManualClock};
-pub use memory::{MemoryBus, MemoryLimiter, MemoryQueue, MemoryTable, PlainSealer};
+pub use memory::{EarlierSealer, MemoryBus, MemoryLimiter, MemoryQueue, MemoryTable, PlainSealer};
 pub use vendor::MemoryVendor;
