@@ -245,7 +245,7 @@ mod tests {
     async fn world(vendor: MemoryVendor) -> World {
         let (table, queue, bus) = (Arc::<MemoryTable>::default(), Arc::<MemoryQueue>::default(), Arc::default());
         let vendor = Arc::new(vendor);
-        table.put(&sample::openable_app("cli_a").await).await.unwrap();
+        AppStore::put(table.as_ref(), &sample::openable_app("cli_a").await).await.unwrap();
         table.create(&sample::session(1)).await.unwrap();
         let work = Work::new(
             table.clone(),
@@ -416,7 +416,7 @@ mod tests {
     #[tokio::test]
     async fn a_click_that_names_another_apps_session_or_none_is_parked() {
         let stranger = world(MemoryVendor::default()).await;
-        stranger.table.put(&sample::openable_app("cli_b").await).await.unwrap();
+        AppStore::put(stranger.table.as_ref(), &sample::openable_app("cli_b").await).await.unwrap();
         check_parked(stranger, click_by("ou_ann", "cli_b", decline()), "the session is unknown").await;
         let unknown = json!({ "skylark": "reject", "session_id": sample::session_id(9) });
         let click = click_by("ou_ann", "cli_a", unknown);
