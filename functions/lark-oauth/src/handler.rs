@@ -5,7 +5,7 @@ use domain::authorize::{Approval, Authorization, AuthorizeFault, VendorFault};
 use domain::fault::{Fault, PortFault, Refusal, Remedy, chain};
 use domain::id::{AppId, IdError, SessionId};
 use domain::seal::{SealContext, SealFault};
-use domain::session::{Attempt, Session, SessionFault};
+use domain::session::{Attempt, SESSION_LIFE, Session, SessionFault};
 use lambda_kit::http::{self, BadLocation, Request, RequestExt as _, Response, StatusCode, header};
 use lambda_kit::random;
 use lark::oauth::{self, AuthorizeRequest, Decision, OauthError, Redirect};
@@ -45,11 +45,17 @@ impl Oauth {
         let app = self.authorization.apps.enabled(&app_id, now).await.map_err(AuthorizeFault::App)?;
         let session = self.authorization.session(&app_id, &session_id).await?;
         session.must_be_open(now).map_err(AuthorizeFault::Session)?;
-        let location = self.attempt(&app, &session, self.redirect_uri(request)).await?;
+        let location = self.attempt(&app, &session, self.redirect_uri(request), now).await?;
         Ok(http::redirect(&location)?)
     }
 
-    async fn attempt(&self, app: &OpenApp, session: &Session, redirect_uri: String) -> Result<String, Stopped> {
+    async fn attempt(
+        &self,
+        app: &OpenApp,
+        session: &Session,
+        redirect_uri: String,
+        now: OffsetDateTime,
+    ) -> Result<String, Stopped> {
         let (state, verifier) = (random::secret(), random::secret());
         let (Ok(state), Ok(verifier)) = (state, verifier) else { return Err(Stopped::NoRandomness) };
         let state_hash = random::hash(&state);
@@ -75,7 +81,8 @@ impl Oauth {
             app_id: session.app_id.clone(),
             verifier: sealed,
             redirect_uri,
-            expires_at: session.expires_at,
+            // A card may wait for days; a trip to the vendor takes minutes.
+            expires_at: session.expires_at.min(now + SESSION_LIFE),
         };
         self.authorization.sessions.put_attempt(&attempt).await?;
         Ok(location.into())

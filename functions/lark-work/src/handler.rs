@@ -10,10 +10,12 @@ use domain::id::{AppId, EventId, SessionId};
 use domain::inbox::{Claim, Entry, EntryKind, Inbox};
 use domain::seal::Sealer;
 use domain::session::SessionStore;
+use domain::tenant_token::{TenantTokenStore, TicketFault, keep_ticket};
 use domain::work::{Doorbell, ParkedQueue, WorkQueue};
 use lambda_kit::parking;
 use lark::callback::CardAction;
-use lark::event::Event;
+use lark::event::{Event, Payload};
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -21,6 +23,7 @@ use time::OffsetDateTime;
 /// What the work needs.
 pub(crate) struct Work {
     inbox: Arc<dyn Inbox>,
+    tickets: Arc<dyn TenantTokenStore>,
     authorization: Authorization,
     bus: Arc<dyn EventBus>,
     parked: Arc<dyn ParkedQueue>,
@@ -28,7 +31,7 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    pub(crate) fn new<T: AppStore + Inbox + SessionStore + 'static>(
+    pub(crate) fn new<T: AppStore + Inbox + SessionStore + TenantTokenStore + 'static>(
         table: Arc<T>,
         sealer: Arc<dyn Sealer>,
         vendor: Arc<dyn Vendor>,
@@ -39,7 +42,7 @@ impl Work {
     ) -> Self {
         let apps = Arc::new(AppDirectory::new(table.clone(), sealer.clone()));
         let authorization = Authorization { apps, sessions: table.clone(), sealer, vendor, work };
-        Self { inbox: table, authorization, bus, parked, public_url }
+        Self { inbox: table.clone(), tickets: table, authorization, bus, parked, public_url }
     }
 }
 
@@ -110,7 +113,11 @@ impl Work {
             }
             EntryKind::Event => {
                 let event: Event = serde_json::from_str(&entry.payload).map_err(WorkFault::NotAnEntry)?;
-                self.publish(&event.event_type, entry, json!(event)).await
+                match event.payload() {
+                    // A secret of the app's: it goes nowhere else.
+                    Ok(Payload::AppTicket(ticket)) => self.keep(entry, &ticket.ticket).await,
+                    _ => self.publish(&event.event_type, entry, json!(event)).await,
+                }
             }
         }
     }
@@ -147,6 +154,11 @@ impl Work {
         Ok(())
     }
 
+    async fn keep(&self, entry: &Entry, ticket: &SecretString) -> Result<(), WorkFault> {
+        let (store, sealer) = (self.tickets.as_ref(), self.authorization.sealer.as_ref());
+        Ok(keep_ticket(store, sealer, &entry.app_id, ticket, entry.received_at).await?)
+    }
+
     async fn publish(&self, event_type: &str, entry: &Entry, body: Value) -> Result<(), WorkFault> {
         let detail = json!({ "app_id": entry.app_id, "event_id": entry.event_id, "event": body });
         Ok(self.bus.publish(&[Fact::of_lark(event_type, detail)]).await?)
@@ -173,6 +185,8 @@ pub(crate) enum WorkFault {
     Busy,
     #[error(transparent)]
     Authorize(#[from] AuthorizeFault),
+    #[error("the app ticket was not kept")]
+    Ticket(#[from] TicketFault),
     #[error("a port failed")]
     Port(#[from] PortFault),
 }
@@ -183,6 +197,7 @@ impl Fault for WorkFault {
             Self::NotABell(_) | Self::NotAnEntry(_) => Remedy::Reject(Refusal::Invalid),
             Self::Busy => Remedy::Retry,
             Self::Authorize(fault) => fault.remedy(),
+            Self::Ticket(fault) => fault.remedy(),
             Self::Port(fault) => fault.remedy(),
         }
     }
@@ -192,6 +207,7 @@ impl Fault for WorkFault {
             Self::NotABell(_) | Self::NotAnEntry(_) => "invalid_message",
             Self::Busy => "busy",
             Self::Authorize(fault) => fault.code(),
+            Self::Ticket(fault) => fault.code(),
             Self::Port(fault) => fault.code(),
         }
     }

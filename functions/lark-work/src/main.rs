@@ -5,6 +5,7 @@ mod handler;
 
 use std::sync::Arc;
 
+use lambda_kit::clock::SystemClock;
 use lambda_kit::{Error, aws, clock, env, queue as trigger};
 use lark::vendor::LarkVendor;
 use queue::{EventBridgeBus, SqsParkedQueue, SqsWorkQueue};
@@ -24,7 +25,12 @@ async fn main() -> Result<(), Error> {
     let bell = Arc::new(SqsWorkQueue::new(sqs.clone(), config.work_queue_url));
     let parked = Arc::new(SqsParkedQueue::new(sqs, config.parked_queue_url));
     let bus = Arc::new(EventBridgeBus::new(aws_sdk_eventbridge::Client::new(&aws), config.event_bus));
-    let vendor = Arc::new(LarkVendor::new(config.lark_base_url.as_deref())?);
+    let vendor = Arc::new(LarkVendor::new(
+        config.lark_base_url.as_deref(),
+        table.clone(),
+        sealer.clone(),
+        Arc::new(SystemClock),
+    )?);
     let work = Work::new(table, sealer, vendor, bell.clone(), bus, parked.clone(), config.public_url);
     let exits = trigger::Exits { parked: parked.as_ref(), again: bell.as_ref() };
     trigger::run_fifo(|record| handler::carry_out(&work, record.body, clock::now()), exits).await

@@ -4,6 +4,7 @@ use domain::event::{EventBus, Fact};
 use domain::fault::{Fault, PortFault, Refusal, Remedy};
 use domain::inbox::Entry;
 use domain::session::Session;
+use domain::token::UserToken;
 use domain::work::{Doorbell, WorkQueue};
 use lambda_kit::stream::Change;
 use serde::Deserialize;
@@ -15,9 +16,11 @@ use serde_dynamo::Item;
 enum Committed {
     Inbox(Entry),
     Session(Session),
+    Token(Box<UserToken>),
 }
 
-/// Relays one change. A new inbox entry rings; a session rings when its status changed, and its outcome is published. What a worker
+/// Relays one change. A new inbox entry rings; a session rings when its status changed, and its outcome is published, as is what
+/// becomes of a token. What a worker
 /// changes (claims, what a card shows) announces nothing.
 pub(crate) async fn relay(work: &dyn WorkQueue, bus: &dyn EventBus, change: Change) -> Result<(), RelayFault> {
     let Some(after) = change.after else { return Ok(()) };
@@ -34,6 +37,15 @@ pub(crate) async fn relay(work: &dyn WorkQueue, bus: &dyn EventBus, change: Chan
                 bus.publish(&[fact]).await?;
             }
         }
+        (Committed::Token(token), Some(before)) => {
+            if let Committed::Token(before) = parse(before)?
+                && let Some(fact) = Fact::of_token(&before, &token)
+            {
+                bus.publish(&[fact]).await?;
+            }
+        }
+        // The session that brought it is news enough.
+        (Committed::Token(_), None) => {}
     }
     Ok(())
 }
@@ -109,6 +121,25 @@ mod tests {
         check(item(&pending), item(&shown), 0, &[]).await;
         check(item(&shown), item(&done), 1, &["AuthorizationCompleted"]).await;
         check(item(&done), item(&done_and_shown), 0, &[]).await;
+    }
+
+    #[tokio::test]
+    async fn what_becomes_of_a_token_is_published_without_the_token() {
+        let item = |token: &UserToken| Some(item("token", token));
+        let token = sample::token("sealed-pair");
+        let later = token.issued_at + time::Duration::HOUR;
+        let refreshed = UserToken { issued_at: later, version: 2, ..token.clone() };
+        let warned = refreshed.noticed(domain::token::Notice::Week);
+        let lapsed = warned.lapse("20037", later);
+        check(None, item(&token), 0, &[]).await;
+        check(item(&token), item(&token.put_off(later)), 0, &[]).await;
+        check(item(&token), item(&refreshed), 0, &["TokenRefreshed"]).await;
+        check(item(&refreshed), item(&warned), 0, &["TokenExpiring"]).await;
+        check(item(&warned), item(&lapsed), 0, &["TokenExpired"]).await;
+        check(item(&lapsed), item(&UserToken { session_id: sample::session_id(9), ..token.clone() }), 0, &[]).await;
+        check(item(&lapsed), None, 0, &[]).await;
+        let fact = Fact::of_token(&warned, &lapsed).unwrap().detail.to_string();
+        assert!(!fact.contains("sealed-pair") && fact.contains("20037"), "{fact}");
     }
 
     #[tokio::test]

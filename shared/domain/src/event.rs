@@ -2,14 +2,17 @@
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::fault::PortFault;
 use crate::session::{Session, SessionStatus};
+use crate::token::UserToken;
 
 /// A fact on the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {
-    /// `skylark.authorization` or `skylark.lark`.
+    /// `skylark.authorization`, `skylark.token` or `skylark.lark`.
     pub source: &'static str,
     pub detail_type: String,
     pub detail: Value,
@@ -39,6 +42,35 @@ impl Fact {
         })
     }
 
+    /// What became of a stored token: refreshed, about to end, or of no use without the person.
+    #[must_use]
+    pub fn of_token(before: &UserToken, after: &UserToken) -> Option<Self> {
+        if before.session_id != after.session_id {
+            return None;
+        }
+        let detail_type = match (&before.lapsed, &after.lapsed) {
+            (None, Some(_)) => "TokenExpired",
+            (Some(_), Some(_)) => return None,
+            _ if before.issued_at != after.issued_at => "TokenRefreshed",
+            _ if before.noticed != after.noticed => "TokenExpiring",
+            _ => return None,
+        };
+        let time = |at: OffsetDateTime| at.format(&Rfc3339).ok();
+        Some(Self {
+            source: "skylark.token",
+            detail_type: detail_type.to_owned(),
+            detail: json!({
+                "app_id": after.app_id,
+                "open_id": after.open_id,
+                "session_id": after.session_id,
+                "version": after.version,
+                "reason": after.lapsed.as_ref().map(|lapse| &lapse.code),
+                "access_expires_at": time(after.access_expires_at),
+                "ends_at": after.ends_at().and_then(time),
+            }),
+        })
+    }
+
     /// An event that the vendor pushed, as it came.
     #[must_use]
     pub fn of_lark(event_type: &str, detail: Value) -> Self {
@@ -46,7 +78,7 @@ impl Fact {
     }
 }
 
-/// The bus. At least once: a listener sees `event_id` or `session_id` again after a retry.
+/// The bus. At least once: a listener sees the same `event_id`, `session_id` and `version` again after a retry.
 #[async_trait]
 pub trait EventBus: Send + Sync {
     async fn publish(&self, facts: &[Fact]) -> Result<(), PortFault>;

@@ -164,18 +164,6 @@ impl TenantTokens {
         }
     }
 
-    /// Keeps the ticket that the vendor pushed to a store app.
-    pub async fn keep_ticket(
-        &self,
-        app_id: &AppId,
-        ticket: &SecretString,
-        issued_at: OffsetDateTime,
-    ) -> Result<(), TicketFault> {
-        let secret = SecretSlice::from(ticket.expose_secret().as_bytes().to_vec());
-        let sealed = self.sealer.seal(SealContext::AppTicket(app_id), &secret).await.map_err(TicketFault::Seal)?;
-        Ok(self.store.put_ticket(app_id, &sealed, issued_at).await?)
-    }
-
     async fn fetch(&self, app: &OpenApp, tenant_key: &str, version: u64) -> Result<SecretString, VendorFault> {
         let place = (&app.app.app_id, tenant_key);
         let minted = match self.mint(app, tenant_key).await {
@@ -259,6 +247,19 @@ impl TenantTokens {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert((app_id.clone(), tenant_key.to_owned()), found.clone());
     }
+}
+
+/// Keeps the ticket that the vendor pushed to a store app. Called again, or late, the newest one stays.
+pub async fn keep_ticket(
+    store: &dyn TenantTokenStore,
+    sealer: &dyn Sealer,
+    app_id: &AppId,
+    ticket: &SecretString,
+    issued_at: OffsetDateTime,
+) -> Result<(), TicketFault> {
+    let secret = SecretSlice::from(ticket.expose_secret().as_bytes().to_vec());
+    let sealed = sealer.seal(SealContext::AppTicket(app_id), &secret).await.map_err(TicketFault::Seal)?;
+    Ok(store.put_ticket(app_id, &sealed, issued_at).await?)
 }
 
 fn differs(token: &SecretString, rejected: Option<&SecretString>) -> bool {

@@ -5,6 +5,7 @@ use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use domain::id::{Ids, SessionId};
 use uuid::Uuid;
 
 /// A random (version 4) UUID.
@@ -12,6 +13,17 @@ use uuid::Uuid;
 #[expect(clippy::disallowed_methods, reason = "the edge where randomness enters")]
 pub fn uuid() -> Uuid {
     Uuid::new_v4()
+}
+
+/// Random ids.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RandomIds;
+
+impl Ids for RandomIds {
+    #[expect(clippy::expect_used, reason = "a UUID in its usual form is what a session id is")]
+    fn session_id(&self) -> SessionId {
+        SessionId::parse(uuid().to_string()).expect("a UUID is a session id")
+    }
 }
 
 /// A secret of 256 bits in 43 URL-safe characters: a `state`, a PKCE verifier.

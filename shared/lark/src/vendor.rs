@@ -112,12 +112,6 @@ impl LarkVendor {
         self.hosts.client(app)
     }
 
-    /// The apps' tenant tokens.
-    #[must_use]
-    pub fn tenant_tokens(&self) -> &TenantTokens {
-        &self.tenant_tokens
-    }
-
     /// Makes a call with the tenant token; a token that the vendor rejects is replaced and the call made once more.
     pub async fn as_tenant<T, F>(
         &self,

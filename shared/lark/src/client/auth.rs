@@ -133,22 +133,6 @@ impl Client {
         })
     }
 
-    /// Has the vendor push a store app's ticket again, as an `app_ticket` event.
-    ///
-    /// # Errors
-    /// See [`Client::call`].
-    pub async fn resend_app_ticket(
-        &self,
-        app_id: &str,
-        app_secret: &SecretString,
-        deadline: Instant,
-    ) -> Result<(), ApiError> {
-        const PATH: &str = "/open-apis/auth/v3/app_ticket/resend";
-        let body = json!({ "app_id": app_id, "app_secret": app_secret.expose_secret() });
-        self.call(Call::new(Method::POST, PATH, deadline).repeat(Repeat::Safe).body(&body)).await?;
-        Ok(())
-    }
-
     /// Exchanges a code. Retried when the answer is lost: if the code was used by then, its tokens were lost with the answer.
     ///
     /// # Errors
