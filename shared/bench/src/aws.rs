@@ -1,4 +1,4 @@
-//! The AWS endpoint: every call succeeds at once, and one app is in the table.
+//! The AWS endpoint: every call succeeds at once, and one app and one client are in their tables.
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -13,6 +13,8 @@ use crate::server::Api;
 pub(crate) struct Aws {
     /// The app's item, in DynamoDB's JSON.
     pub(crate) app: Map<String, Value>,
+    /// The client's item, likewise.
+    pub(crate) client: Map<String, Value>,
 }
 
 impl Api for Aws {
@@ -20,12 +22,13 @@ impl Api for Aws {
         let target = request.headers().get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
         let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        let wants_app = || {
+        let wants = |entity: &str| {
             let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-            body.pointer("/Key/sk/S").is_some_and(|sort_key| sort_key == "APP")
+            body.pointer("/Key/sk/S").is_some_and(|sort_key| sort_key == entity)
         };
         let answer = match operation.as_str() {
-            "GetItem" if wants_app() => Ok(json!({ "Item": self.app })),
+            "GetItem" if wants("APP") => Ok(json!({ "Item": self.app })),
+            "GetItem" if wants("CLIENT") => Ok(json!({ "Item": self.client })),
             "GetItem" | "PutItem" | "UpdateItem" => Ok(json!({})),
             "Query" => Ok(json!({ "Count": 0, "Items": [], "ScannedCount": 0 })),
             "SendMessage" => Ok(json!({ "MessageId": "5fea7756-0ea4-451a-a703-a558b933e274" })),

@@ -1,19 +1,23 @@
 //! What each function is fed: an event that takes its usual path and needs nothing but canned answers of AWS.
 
 use bytes::Bytes;
+use domain::access::Scope;
 use domain::app::{App, AppKind, AppSecrets, AppStatus, Brand};
-use domain::id::{AppId, EventId, IdError, SessionId};
+use domain::id::{AppId, ClientId, EventId, IdError, SessionId, TenantId, UserId};
 use domain::inbox::{Entry, EntryKind};
+use domain::oauth::{Client, ClientSecret, RefreshSeal as _};
 use domain::seal::SealFault;
 use domain::work::Doorbell;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
-use vault::{KeyFile, Vault};
+use vault::{KeyFile, RefreshKeys, Vault};
 
 const APP: &str = "cli_bench";
 const ENCRYPT_KEY: &str = "bench-encrypt-key";
 const VERIFICATION_TOKEN: &str = "bench-verification-token";
+const CLIENT: &str = "bench-client";
+const CLIENT_SECRET: &str = "bench-client-secret";
 
 /// One event, and a part of every right answer to it.
 #[derive(Debug, Clone)]
@@ -39,6 +43,7 @@ impl Case {
     pub(crate) fn of(function: &str) -> Result<Self, CaseError> {
         let (event, answer) = match function {
             "hello" => (json!({}), "hello, world"),
+            "auth-token" => (log_in(), r#""statusCode":200"#),
             "health-check" => (get("/health", &Value::Null), r#""statusCode":200"#),
             "lark-callback" => (click(), r#""statusCode":200"#),
             "lark-oauth" => (get("/lark/cli_bench/oauth/start", &json!({ "app_id": APP })), r#""statusCode":400"#),
@@ -76,14 +81,44 @@ pub(crate) async fn app(key: KeyFile) -> Result<Map<String, Value>, CaseError> {
     })
 }
 
-/// A flat entity in DynamoDB's JSON.
+/// The client that asks for tokens, as its item.
+pub(crate) fn client() -> Result<Map<String, Value>, CaseError> {
+    let now = OffsetDateTime::UNIX_EPOCH;
+    item(&Client {
+        client_id: ClientId::parse(CLIENT)?,
+        name: "Bench".to_owned(),
+        user_id: UserId::parse("bench")?,
+        tenant_id: TenantId::parse("bench")?,
+        scopes: Scope::ALL.into(),
+        secrets: vec![ClientSecret { hash: RefreshKeys.hash(CLIENT_SECRET), created_at: now }],
+        rate: Some(1_000_000),
+        disabled: false,
+        created_at: now,
+        created_by: "bench".to_owned(),
+        updated_at: now,
+        updated_by: "bench".to_owned(),
+        version: 1,
+    })
+}
+
+/// An entity in DynamoDB's JSON.
 fn item(entity: &impl Serialize) -> Result<Map<String, Value>, CaseError> {
     let fields: Map<String, Value> = serde_json::from_value(serde_json::to_value(entity)?)?;
-    let attribute = |value: Value| match value {
-        Value::Number(number) => json!({ "N": number.to_string() }),
-        value => json!({ "S": value }),
-    };
     Ok(fields.into_iter().map(|(name, value)| (name, attribute(value))).collect())
+}
+
+fn attribute(value: Value) -> Value {
+    match value {
+        Value::Null => json!({ "NULL": true }),
+        Value::Bool(truth) => json!({ "BOOL": truth }),
+        Value::Number(number) => json!({ "N": number.to_string() }),
+        Value::String(text) => json!({ "S": text }),
+        Value::Array(items) => json!({ "L": items.into_iter().map(attribute).collect::<Vec<_>>() }),
+        Value::Object(fields) => {
+            let fields: Map<String, Value> = fields.into_iter().map(|(name, value)| (name, attribute(value))).collect();
+            json!({ "M": fields })
+        }
+    }
 }
 
 /// What an HTTP API (payload 2.0) sends.
@@ -147,6 +182,13 @@ fn click() -> Value {
         "x-lark-signature": lark::signature::sha256_hex(timestamp, nonce, ENCRYPT_KEY, body.as_bytes()),
     });
     http("POST", "/lark/cli_bench/callback", &json!({ "app_id": APP }), &headers, Some(&body))
+}
+
+/// A client logs in: its limits are counted, a token is signed and its family stored.
+fn log_in() -> Value {
+    let body = json!({ "grant_type": "client_credentials", "client_id": CLIENT, "client_secret": CLIENT_SECRET });
+    let headers = json!({ "content-type": "application/json", "host": "bench.execute-api.us-east-1.amazonaws.com" });
+    http("POST", "/auth/token", &Value::Null, &headers, Some(&body.to_string()))
 }
 
 const SESSION: &str = "0d6a7f0a-95d3-4a5e-8d4b-4f6b5b8f2c11";

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
-use vault::{KeyFile, KeyFileError};
+use vault::{KeyFile, KeyFileError, SigningKeyFiles};
 
 use crate::aws::Aws;
 use crate::build::{BuildError, HELLO, Workspace};
@@ -85,8 +85,10 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Report, BenchError> {
     let folder = tempfile::tempdir()?;
     let key_file = folder.path().join("vault.key");
     KeyFile::create_if_missing(&key_file)?;
-    let aws = Server::start(Arc::new(Aws { app: case::app(KeyFile::read(&key_file)?).await? })).await?;
+    let aws = Aws { app: case::app(KeyFile::read(&key_file)?).await?, client: case::client()? };
+    let aws = Server::start(Arc::new(aws)).await?;
     let environment = Environment { aws: aws.address, folder: folder.path().to_owned() };
+    SigningKeyFiles::create_if_missing(&environment.signing_key_file())?;
 
     // The first round only brings the binaries into the page cache.
     for round in 0..=plan.runs {

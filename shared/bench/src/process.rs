@@ -29,6 +29,10 @@ impl Environment {
         self.folder.join("vault.key")
     }
 
+    pub(crate) fn signing_key_file(&self) -> PathBuf {
+        self.folder.join("signing.key")
+    }
+
     pub(crate) fn log(&self) -> PathBuf {
         self.folder.join("log")
     }
@@ -36,6 +40,10 @@ impl Environment {
     fn variables(&self, function: &str, vault: Vault, runtime_api: SocketAddr) -> Vec<(&'static str, String)> {
         let aws = format!("http://{}", self.aws);
         let queue = |name: &str| format!("{aws}/123456789012/{name}");
+        let key = |id: &str, file: PathBuf| match vault {
+            Vault::Kms => format!("arn:aws:kms:us-east-1:123456789012:key/{id}"),
+            Vault::KeyFile => format!("{}{}", vault::KEY_FILE_PREFIX, file.display()),
+        };
         vec![
             // Lambda's own.
             ("AWS_LAMBDA_RUNTIME_API", runtime_api.to_string()),
@@ -57,13 +65,9 @@ impl Environment {
             ("WORK_QUEUE_URL", queue("work.fifo")),
             ("PARKED_QUEUE_URL", queue("parked")),
             ("EVENT_BUS", "bus".to_owned()),
-            (
-                "VAULT_KEY",
-                match vault {
-                    Vault::Kms => "arn:aws:kms:us-east-1:123456789012:key/bench".to_owned(),
-                    Vault::KeyFile => format!("{}{}", vault::KEY_FILE_PREFIX, self.key_file().display()),
-                },
-            ),
+            ("VAULT_KEY", key("bench", self.key_file())),
+            ("AUTH_TABLE", "auth".to_owned()),
+            ("SIGNING_KEY", key("bench-signing", self.signing_key_file())),
             ("PUBLIC_URL", "https://bench.example".to_owned()),
             // What takes the place of AWS.
             ("AWS_ENDPOINT_URL", aws),

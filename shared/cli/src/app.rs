@@ -21,6 +21,8 @@ use crate::confirm::confirm;
 use crate::fault::{CliFault, say, say_json};
 use crate::stack::Stack;
 
+pub(crate) use registry::who;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum AppCommand {
     /// Register an app.

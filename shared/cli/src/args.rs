@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use crate::fault::CliFault;
 use crate::stack::Stack;
-use crate::{app, auth_card, demo, invoke, local_run};
+use crate::{app, auth_card, client, demo, invoke, local_run};
 
 /// Lark apps, chat and message data on AWS Lambda: run the bundle here, or manage a deployed one.
 #[derive(Debug, Parser)]
@@ -38,6 +38,9 @@ enum Command {
     /// Manage Lark apps.
     #[command(subcommand)]
     App(app::AppCommand),
+    /// Manage clients of the API.
+    #[command(subcommand)]
+    Client(client::ClientCommand),
     /// Ask a person to authorize an app, by card.
     AuthCard(auth_card::AuthCardArgs),
     /// Live the whole story against a local bundle, starting one if none runs.
@@ -51,6 +54,7 @@ impl Args {
             Command::Local(args) => local_run::run(&place, args).await,
             Command::Invoke(args) => invoke::run(&place, args).await,
             Command::App(command) => app::run(&Stack::find(&place).await?, command).await,
+            Command::Client(command) => client::run(&Stack::find(&place).await?, command).await,
             Command::AuthCard(args) => auth_card::run(&Stack::find(&place).await?, args).await,
             Command::Demo(args) => demo::run(&place, args).await,
         }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use domain::app::AppFault;
 use domain::fault::{Fault, PortFault, Remedy, chain};
 use domain::id::IdError;
+use domain::oauth::ClientFault;
 use domain::seal::SealFault;
 use domain::session::SessionFault;
 use serde::Serialize;
@@ -77,6 +78,12 @@ impl From<IdError> for CliFault {
 
 impl From<SessionFault> for CliFault {
     fn from(fault: SessionFault) -> Self {
+        Self::Argument(fault.to_string())
+    }
+}
+
+impl From<ClientFault> for CliFault {
+    fn from(fault: ClientFault) -> Self {
         Self::Argument(fault.to_string())
     }
 }

@@ -6,7 +6,8 @@ use clap::{Args, Subcommand};
 use domain::app::{AppKind, AppSecrets, AppStore as _, Brand};
 use domain::id::AppId;
 use lambda_kit::{clock, random};
-use local::{LarkSettings, Options, Running};
+use local::{ClientSettings, LarkSettings, Options, Running};
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -14,6 +15,7 @@ use url::Url;
 
 use crate::app::{self, Registration};
 use crate::args::Place;
+use crate::client::{self, NewClient};
 use crate::fault::{CliFault, say};
 use crate::stack::{Stack, running};
 
@@ -117,7 +119,8 @@ pub(crate) async fn start(place: &Place, args: StartArgs) -> Result<Running, Cli
     let mut bundle =
         local::start(options).await.map_err(|cause| CliFault::storage("the bundle does not start", cause))?;
     let lark = first_app(&bundle).await?;
-    bundle.tell(lark).map_err(|cause| CliFault::storage("`local.json` cannot be written", cause))?;
+    let clients = first_client(&bundle).await?;
+    bundle.tell(lark, clients).map_err(|cause| CliFault::storage("`local.json` cannot be written", cause))?;
     Ok(bundle)
 }
 
@@ -129,8 +132,8 @@ async fn first_app(bundle: &Running) -> Result<Option<LarkSettings>, CliFault> {
         return Ok(None);
     }
     let secret = || random::secret().map_err(|cause| CliFault::storage("no randomness", cause));
-    let told = match bundle.told_before() {
-        Some(told) => told.clone(),
+    let told = match bundle.told_before().and_then(|told| told.lark.clone()) {
+        Some(told) => told,
         None => LarkSettings {
             sandbox: String::new(),
             app_id: APP_ID.to_owned(),
@@ -169,6 +172,24 @@ async fn first_app(bundle: &Running) -> Result<Option<LarkSettings>, CliFault> {
         serde_json::from_value(console).map_err(|cause| CliFault::storage("the sandbox app is malformed", cause))?;
     sandbox.put_app(console).await.map_err(|cause| CliFault::storage("the sandbox does not take the app", cause))?;
     Ok(Some(lark))
+}
+
+/// A client with every scope, for trying the API out. The one that an earlier run told is kept.
+async fn first_client(bundle: &Running) -> Result<Vec<ClientSettings>, CliFault> {
+    if !bundle.settings().tables.contains_key("AuthTable") {
+        return Ok(Vec::new());
+    }
+    if let Some(told) = bundle.told_before().filter(|told| !told.clients.is_empty()) {
+        return Ok(told.clients.clone());
+    }
+    let stack = Stack::local(bundle.settings()).await?;
+    let (client, secret) = client::add(&stack, NewClient::local()?).await?;
+    Ok(vec![ClientSettings {
+        client_id: client.client_id.to_string(),
+        client_secret: secret.expose_secret().to_owned(),
+        user_id: client.user_id.to_string(),
+        scopes: client.scopes.iter().map(ToString::to_string).collect(),
+    }])
 }
 
 async fn trigger(place: &Place, function: &str) -> Result<(), CliFault> {

@@ -3,6 +3,7 @@
 mod app;
 mod args;
 mod auth_card;
+mod client;
 mod confirm;
 mod demo;
 mod fault;

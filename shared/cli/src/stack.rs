@@ -18,6 +18,8 @@ use crate::fault::CliFault;
 #[derive(Debug)]
 pub(crate) struct Stack {
     pub(crate) table: Table,
+    /// Clients of the API and their logins.
+    pub(crate) auth: Table,
     pub(crate) work: SqsWorkQueue,
     pub(crate) vault: Vault,
     /// Where people's browsers reach it.
@@ -40,9 +42,10 @@ impl Stack {
             name.cloned().ok_or_else(|| CliFault::Argument(format!("the local bundle has no {kind} `{id}`")))
         };
         let table = named("table", "LarkTable", settings.tables.get("LarkTable"))?;
+        let auth = named("table", "AuthTable", settings.tables.get("AuthTable"))?;
         let queue = named("queue", "LarkWorkQueue", settings.queues.get("LarkWorkQueue"))?;
         let urls = Urls { public: settings.http.clone(), lark_base: settings.lark_base_url.clone() };
-        Self::over(&aws, table, queue, &settings.vault_key, urls)
+        Self::over(&aws, [table, auth, queue], &settings.vault_key, urls)
     }
 
     async fn deployed(name: &str) -> Result<Self, CliFault> {
@@ -63,13 +66,16 @@ impl Stack {
             outputs.get(key).cloned().ok_or_else(missing)
         };
         let urls = Urls { public: output("HttpApiUrl")?, lark_base };
-        Self::over(&aws, output("LarkTable")?, output("LarkWorkQueue")?, &output("VaultKey")?, urls)
+        let names = [output("LarkTable")?, output("AuthTable")?, output("LarkWorkQueue")?];
+        Self::over(&aws, names, &output("VaultKey")?, urls)
     }
 
-    fn over(aws: &SdkConfig, table: String, queue: String, vault: &str, urls: Urls) -> Result<Self, CliFault> {
+    fn over(aws: &SdkConfig, names: [String; 3], vault: &str, urls: Urls) -> Result<Self, CliFault> {
+        let [table, auth, queue] = names;
         let vault = Vault::from_setting(vault, || aws_sdk_kms::Client::new(aws));
         Ok(Self {
             table: Table::new(aws_sdk_dynamodb::Client::new(aws), table),
+            auth: Table::new(aws_sdk_dynamodb::Client::new(aws), auth),
             work: SqsWorkQueue::new(aws_sdk_sqs::Client::new(aws), queue),
             vault: vault.map_err(|cause| CliFault::storage("the vault cannot be opened", cause))?,
             public_url: urls.public,

@@ -4,11 +4,21 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use async_trait::async_trait;
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use crate::fault::{Denial, Fault, PortFault, Remedy};
 use crate::id::{ClientId, FamilyId, TenantId, UserId};
+
+/// How long an access token lives.
+pub const ACCESS_TOKEN_LIFE: Duration = Duration::seconds(900);
+
+/// How far two clocks may differ before a token counts as expired, or as not issued yet.
+pub const LEEWAY: Duration = Duration::seconds(30);
+
+/// Whom access tokens are for (`aud`).
+pub const AUDIENCE: &str = "skylark";
 
 /// A part of the API that a token opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -82,6 +92,34 @@ impl Caller {
 #[async_trait]
 pub trait AccessTokenVerifier: Send + Sync {
     async fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Caller, AccessFault>;
+}
+
+/// What an access token is made of, beside [`AUDIENCE`].
+#[derive(Debug, Clone)]
+pub struct AccessToken {
+    /// Base URL of the deployment, as its metadata says it (`iss`).
+    pub issuer: String,
+    pub caller: Caller,
+    pub issued_at: OffsetDateTime,
+    /// Unique (`jti`).
+    pub token_id: String,
+}
+
+/// A public key as JWKS (RFC 7517) tells it: modulus and exponent in base64url.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicKey {
+    pub key_id: String,
+    pub modulus: String,
+    pub exponent: String,
+}
+
+/// Makes access tokens.
+#[async_trait]
+pub trait TokenSigner: Send + Sync {
+    async fn sign(&self, token: &AccessToken) -> Result<SecretString, PortFault>;
+
+    /// Every key that a token may be signed with now: tokens outlive the key that is used first.
+    async fn public_keys(&self) -> Result<Vec<PublicKey>, PortFault>;
 }
 
 /// Why a caller is turned away.

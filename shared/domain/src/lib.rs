@@ -10,6 +10,7 @@ pub mod id;
 pub mod inbox;
 pub mod job;
 pub mod limit;
+pub mod oauth;
 pub mod seal;
 pub mod session;
 pub mod tenant_token;

@@ -104,9 +104,6 @@ impl Usage {
 pub trait Limiter: Send + Sync {
     /// Counts one more under `key` if there is room. What is refused is not counted; called twice, it counts twice.
     async fn take(&self, key: &str, limit: Limit, now: OffsetDateTime) -> Result<(), LimitFault>;
-
-    /// Whether [`Limiter::take`] would be refused, as far as is known; counts nothing.
-    async fn peek(&self, key: &str, limit: Limit, now: OffsetDateTime) -> Result<(), LimitFault>;
 }
 
 /// Why something may not be done now.

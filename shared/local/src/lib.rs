@@ -29,13 +29,13 @@ use local_lambda::Functions;
 use local_mapping::{Shutdown, Stop};
 use local_queue::events::Buses;
 use local_queue::sqs::Queues;
-use local_template::{Bundle, Place};
+use local_template::{Bundle, KeyUsage, Place};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use url::Url;
-use vault::KeyFile;
+use vault::{KeyFile, SigningKeyFiles};
 
 use crate::arn::{ACCOUNT, REGION};
 use crate::clockwork::Clockwork;
@@ -45,7 +45,7 @@ use crate::names::Names;
 
 pub use crate::binaries::BinaryError;
 pub use crate::resources::ResourceError;
-pub use crate::settings::{LarkSettings, Settings};
+pub use crate::settings::{ClientSettings, LarkSettings, Settings};
 pub use crate::tables::TableError;
 
 /// The keys that any client may use; functions have the same secret under a key named after them.
@@ -112,7 +112,7 @@ fn part<E: std::error::Error + Send + Sync + 'static>(part: &'static str) -> imp
 pub struct Running {
     data: PathBuf,
     settings: Settings,
-    told_before: Option<LarkSettings>,
+    told_before: Option<Settings>,
     sandbox: Option<Sandbox>,
     sandbox_url: String,
     functions: Functions,
@@ -128,9 +128,9 @@ impl Running {
         &self.settings
     }
 
-    /// The Lark side that the last run on this folder told.
+    /// What the last run on this folder told.
     #[must_use]
-    pub fn told_before(&self) -> Option<&LarkSettings> {
+    pub fn told_before(&self) -> Option<&Settings> {
         self.told_before.as_ref()
     }
 
@@ -146,8 +146,9 @@ impl Running {
     }
 
     /// Writes `local.json`: from now on other commands find the bundle.
-    pub fn tell(&mut self, lark: Option<LarkSettings>) -> std::io::Result<()> {
+    pub fn tell(&mut self, lark: Option<LarkSettings>, clients: Vec<ClientSettings>) -> std::io::Result<()> {
         self.settings.lark = lark;
+        self.settings.clients = clients;
         self.settings.write(&self.data)
     }
 
@@ -193,7 +194,7 @@ fn base(scheme: &str, listener: &TcpListener) -> Result<String, StartError> {
 pub async fn start(options: Options) -> Result<Running, StartError> {
     let data = prepare(&options.data)?;
     let io = |cause| StartError::Io { path: data.clone(), cause };
-    let told_before = Settings::read(&data).map_err(io)?.and_then(|settings| settings.lark);
+    let told_before = Settings::read(&data).map_err(io)?;
     let key_file = data.join("vault.key");
     KeyFile::create_if_missing(&key_file).map_err(part("vault"))?;
 
@@ -213,6 +214,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         parameters: parameters(&options.template, lark_base)?,
     };
     let bundle = read(&options, &place)?;
+    make_signing_keys(&bundle)?;
     let binaries = match &options.binaries {
         Some(folder) => binaries::find(folder, &wanted(&bundle))?,
         None => binaries::build(&workspace(&options.template), options.runner, &wanted(&bundle)).await?,
@@ -302,6 +304,15 @@ fn prepare(data: &Path) -> Result<PathBuf, StartError> {
     data.canonicalize().map_err(fault)
 }
 
+/// Each key that signs, unless an earlier run made it.
+fn make_signing_keys(bundle: &Bundle) -> Result<(), StartError> {
+    let signing = bundle.keys.iter().filter(|key| key.usage == KeyUsage::SignVerify);
+    for path in signing.filter_map(|key| key.value.strip_prefix(vault::KEY_FILE_PREFIX)) {
+        SigningKeyFiles::create_if_missing(Path::new(path)).map_err(part("signing key"))?;
+    }
+    Ok(())
+}
+
 /// When the folder was first used. The key is made once and never changed, so its age is the folder's.
 fn created_at(key_file: &Path) -> Result<OffsetDateTime, StartError> {
     let modified = std::fs::metadata(key_file).and_then(|metadata| metadata.modified());
@@ -378,6 +389,7 @@ fn told(
         vault_key: format!("{}{}", vault::KEY_FILE_PREFIX, key_file.display()),
         lark_base_url,
         lark: None,
+        clients: Vec::new(),
         functions: by_id(bundle.functions.iter().map(|function| (&function.logical_id, &function.name))),
         tables: by_id(bundle.tables.iter().map(|table| (&table.logical_id, &table.name))),
         queues: by_id(bundle.queues.iter().map(|queue| (&queue.logical_id, &queue.url))),

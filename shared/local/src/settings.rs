@@ -30,6 +30,9 @@ pub struct Settings {
     /// The Lark side, once it is set up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lark: Option<LarkSettings>,
+    /// Clients of the API that are there from the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<ClientSettings>,
     /// Physical names by logical id.
     pub functions: BTreeMap<String, String>,
     pub tables: BTreeMap<String, String>,
@@ -47,6 +50,15 @@ pub struct LarkSettings {
     pub app_secret: String,
     pub encrypt_key: String,
     pub verification_token: String,
+}
+
+/// A client of the API, with its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientSettings {
+    pub client_id: String,
+    pub client_secret: String,
+    pub user_id: String,
+    pub scopes: Vec<String>,
 }
 
 impl Settings {

@@ -1,4 +1,5 @@
-//! DynamoDB behind the domain's ports. One table; each entity has its own key prefix.
+//! DynamoDB behind the domain's ports. Tables of one form; each entity has its own key prefix. Clients, families and the limits of their
+//! requests are in a table of their own.
 //!
 //! | entity | `pk` | `sk` | index `by_time` (`kind`, `at`) |
 //! |---|---|---|---|
@@ -11,16 +12,21 @@
 //! | tenant token | `TENANT#<app_id>` | `TOKEN#<tenant_key>` | |
 //! | app ticket | `TENANT#<app_id>` | `TICKET` | |
 //! | place of a job | `JOB#<name>` | `JOB` | |
+//! | client | `CLIENT#<client_id>` | `CLIENT` | `client`, created |
+//! | family | `FAMILY#<family_id>` | `FAMILY` | |
 //! | limit | `LIMIT#<key>` | `LIMIT` | |
 //!
 //! Times that DynamoDB compares (`at`, `claim_until`, `lease_until`, `asked_until`, `issued_at` of a ticket, `ttl`) are Unix seconds; all others are RFC 3339.
 
 mod app;
+mod client;
+mod family;
 mod health;
 mod inbox;
 mod item;
 mod job;
 mod limit;
+mod registry;
 mod session;
 mod tenant_token;
 mod token;
@@ -29,7 +35,7 @@ use aws_sdk_dynamodb::Client;
 
 pub use limit::TableLimiter;
 
-/// The table, as every port that it implements. Cheap to clone.
+/// A table, as every port that it implements. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Table {
     client: Client,

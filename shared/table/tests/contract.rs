@@ -96,6 +96,16 @@ async fn keeps_the_contract_of_bookmarks() {
 }
 
 #[tokio::test]
+async fn keeps_the_contract_of_clients() {
+    contract::clients(&table().await).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_families() {
+    contract::families(&table().await).await;
+}
+
+#[tokio::test]
 async fn keeps_the_contract_of_limits() {
     let table = table().await;
     let [one, two, three] = [(); 3].map(|()| TableLimiter::new(table.clone()));

@@ -5,6 +5,8 @@ use domain::fault::PortFault;
 use domain::id::{ChatId, EventId, MessageId};
 use domain::inbox::{Acceptance, CLAIM, Claim, Inbox, OpenEntries, RING_AGAIN};
 use domain::limit::{Limit, LimitFault, Limiter};
+use domain::oauth::{ClientStore, FamilyStore, Presented, SecretHash};
+use domain::seal::Sealed;
 use domain::session::{Outcome, SESSION_LIFE, SessionStatus, SessionStore};
 use domain::token::TokenStore;
 use futures_util::future::join_all;
@@ -195,7 +197,7 @@ async fn attempts(store: &impl SessionStore) {
 /// Limits: `limiters` count into one store, as processes of their own do.
 pub async fn limits(limiters: &[&dyn Limiter]) {
     let limit = Limit::per_minute(20);
-    let every = |n: usize| *limiters.iter().cycle().nth(n).expect("at least one limiter");
+    let every = |n: usize| limiters[n % limiters.len()];
     let answers = join_all((0..50).map(|n| every(n).take("user:a", limit, NOW))).await;
     let admitted = answers.iter().filter(|answer| answer.is_ok()).count();
     let refused = answers.iter().filter(|answer| matches!(answer, Err(LimitFault::Exhausted { retry_after_secs: 61 })));
@@ -204,20 +206,68 @@ pub async fn limits(limiters: &[&dyn Limiter]) {
     let later = NOW + Duration::seconds(30);
     every(0).take("user:b", limit, later).await.unwrap();
     for n in 0..limiters.len() {
-        assert!(every(n).peek("user:a", limit, later).await.is_err());
-        every(n).peek("user:b", limit, later).await.unwrap();
+        assert!(every(n).take("user:a", limit, later).await.is_err());
     }
     let free = NOW + Duration::seconds(61);
     for n in 0..19 {
         every(n).take("user:b", limit, free).await.unwrap();
         every(n).take("user:a", limit, free).await.unwrap();
     }
-    every(1).peek("user:a", limit, free).await.unwrap();
     every(0).take("user:a", limit, free).await.unwrap();
-    assert!(every(1).take("user:a", limit, free).await.is_err(), "peeking counted nothing, taking did");
+    assert!(every(1).take("user:a", limit, free).await.is_err(), "what was refused was not counted, what was taken is");
     assert!(every(2).take("user:b", limit, free).await.is_err(), "the one half a minute ago still counts");
 
     let days_later = NOW + Duration::days(2);
     every(1).take("user:b", limit, days_later).await.unwrap();
     every(0).take("user:b", limit, days_later - Duration::seconds(2)).await.unwrap();
+}
+
+/// Clients: created once, changed only by who saw the last version.
+pub async fn clients(store: &dyn ClientStore) {
+    let client = sample::client("c2", SecretHash("one".to_owned()));
+    assert_eq!(store.get(&client.client_id).await.unwrap(), None);
+    store.put(&client).await.unwrap();
+    assert_eq!(store.get(&client.client_id).await.unwrap().as_ref(), Some(&client));
+    assert!(matches!(store.put(&client).await, Err(PortFault::Conflict { .. })), "created twice");
+
+    let mut changed = client.rotated(SecretHash("two".to_owned()), NOW + Duration::days(1));
+    (changed.rate, changed.version) = (Some(1_000), 2);
+    store.put(&changed).await.unwrap();
+    assert!(matches!(store.put(&changed).await, Err(PortFault::Conflict { .. })), "changed from a stale version");
+    assert_eq!(store.get(&changed.client_id).await.unwrap(), Some(changed));
+
+    store.put(&sample::client("c1", SecretHash("one".to_owned()))).await.unwrap();
+    let ids: Vec<String> = store.list().await.unwrap().iter().map(|client| client.client_id.to_string()).collect();
+    assert_eq!(ids, ["c1", "c2"]);
+}
+
+/// Families: of all that rotate at once one does, and nothing rotates what was revoked.
+pub async fn families(store: &dyn FamilyStore) {
+    let family = sample::family(1);
+    let id = &family.family_id;
+    assert_eq!(store.get(id).await.unwrap(), None);
+    store.create(&family).await.unwrap();
+    assert!(matches!(store.create(&family).await, Err(PortFault::Conflict { .. })));
+    assert_eq!(store.get(id).await.unwrap().as_ref(), Some(&family));
+
+    let hash = |n: usize| SecretHash(format!("r1-{n}"));
+    let next: Vec<_> = (0..20).map(|n| family.rotated(hash(n), Sealed(format!("s{n}")), NOW)).collect();
+    let answers = join_all(next.iter().map(|next| store.rotate(next))).await;
+    let winners: Vec<_> =
+        answers.iter().zip(&next).filter(|(answer, _)| answer.is_ok()).map(|(_, next)| next).collect();
+    let lost = answers.iter().filter(|answer| matches!(answer, Err(PortFault::Conflict { .. }))).count();
+    assert_eq!((winners.len(), lost), (1, 19), "of twenty at once, one rotates");
+    let stored = store.get(id).await.unwrap().expect("it is there");
+    assert_eq!(winners, [&stored]);
+    let losers_turn = stored.present(&stored.anchor, &SecretHash("r0".to_owned()), NOW);
+    assert!(matches!(losers_turn, Presented::Repeated(sealed) if sealed == stored.retired[0].successor));
+
+    store.revoke(id, NOW).await.unwrap();
+    store.revoke(id, NOW + Duration::days(1)).await.unwrap();
+    let revoked = store.get(id).await.unwrap().expect("it is remembered");
+    assert_eq!((revoked.revoked_at, revoked.counter), (Some(NOW), 1), "ended once");
+    let late = stored.rotated(hash(99), Sealed("s".to_owned()), NOW);
+    assert!(matches!(store.rotate(&late).await, Err(PortFault::Conflict { .. })), "who read it before it was revoked");
+    store.revoke(&sample::family_id(9), NOW).await.unwrap();
+    assert_eq!(store.get(&sample::family_id(9)).await.unwrap(), None, "revoking makes nothing");
 }

@@ -1,10 +1,16 @@
 //! For tests only: the domain's ports in memory, and the contract that every adapter must keep as they do.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a broken contract ends the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a broken contract ends the test"
+)]
 
 mod clock;
 pub mod contract;
 pub mod contract_tokens;
 mod memory;
+mod memory_auth;
 mod memory_tokens;
 pub mod sample;
 mod vendor;
@@ -12,3 +18,4 @@ mod vendor;
 pub use clock::{CountingIds, ManualClock};
 pub use memory::{MemoryBus, MemoryLimiter, MemoryQueue, MemoryTable, PlainSealer};
 pub use vendor::MemoryVendor;
+pub use memory_auth::{MemoryAuth, MemoryTokens, PlainRefreshSeal};

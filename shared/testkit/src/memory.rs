@@ -79,7 +79,7 @@ pub(crate) fn conflict<T>(operation: &'static str) -> Result<T, PortFault> {
     Err(PortFault::Conflict { operation })
 }
 
-fn unavailable<T>(operation: &'static str) -> Result<T, PortFault> {
+pub(crate) fn unavailable<T>(operation: &'static str) -> Result<T, PortFault> {
     Err(PortFault::Unavailable { operation, cause: "switched off".into() })
 }
 
@@ -367,26 +367,14 @@ pub struct MemoryLimiter {
     usages: Mutex<HashMap<String, Usage>>,
 }
 
-impl MemoryLimiter {
-    fn count(&self, key: &str, limit: Limit, now: OffsetDateTime, keep: bool) -> Result<(), LimitFault> {
-        let mut usages = self.usages.lock().expect("no test panics while it holds the limiter");
-        let counted = Usage::count(usages.get(key), limit, now);
-        let counted = counted.map_err(|retry_after_secs| LimitFault::Exhausted { retry_after_secs })?;
-        if keep {
-            usages.insert(key.to_owned(), counted.usage);
-        }
-        Ok(())
-    }
-}
-
 #[async_trait]
 impl Limiter for MemoryLimiter {
     async fn take(&self, key: &str, limit: Limit, now: OffsetDateTime) -> Result<(), LimitFault> {
-        self.count(key, limit, now, true)
-    }
-
-    async fn peek(&self, key: &str, limit: Limit, now: OffsetDateTime) -> Result<(), LimitFault> {
-        self.count(key, limit, now, false)
+        let mut usages = self.usages.lock().expect("no test panics while it holds the limiter");
+        let counted = Usage::count(usages.get(key), limit, now);
+        let counted = counted.map_err(|retry_after_secs| LimitFault::Exhausted { retry_after_secs })?;
+        usages.insert(key.to_owned(), counted.usage);
+        Ok(())
     }
 }
 

@@ -1,8 +1,10 @@
 //! Values that tests share.
 
+use domain::access::Scope;
 use domain::app::{App, AppKind, AppSecrets, AppStatus, Brand};
-use domain::id::{AppId, EventId, OpenId, SessionId};
+use domain::id::{AppId, ClientId, EventId, FamilyId, OpenId, SessionId, TenantId, UserId};
 use domain::inbox::{Entry, EntryKind};
+use domain::oauth::{Client, ClientSecret, FAMILY_LIFE, Family, SecretHash};
 use domain::seal::Sealed;
 use domain::session::{Attempt, CardStyle, Session, SessionRequest};
 use domain::tenant_token::TenantToken;
@@ -139,5 +141,47 @@ pub fn attempt(state_hash: &str) -> Attempt {
         verifier: Sealed("sealed".to_owned()),
         redirect_uri: "https://skylark.example/lark/oauth/callback".to_owned(),
         expires_at: NOW + Duration::minutes(10),
+    }
+}
+
+#[must_use]
+pub fn client(id: &str, secret: SecretHash) -> Client {
+    Client {
+        client_id: ClientId::parse(id).unwrap(),
+        name: "周报服务 📊".to_owned(),
+        user_id: UserId::parse("ann").unwrap(),
+        tenant_id: TenantId::parse("t1").unwrap(),
+        scopes: [Scope::Lark, Scope::Chat].into(),
+        secrets: vec![ClientSecret { hash: secret, created_at: NOW }],
+        rate: None,
+        disabled: false,
+        created_at: NOW,
+        created_by: "ann".to_owned(),
+        updated_at: NOW,
+        updated_by: "ann".to_owned(),
+        version: 1,
+    }
+}
+
+#[must_use]
+pub fn family_id(n: u32) -> FamilyId {
+    FamilyId::parse(format!("00000000-0000-4000-8000-{n:012x}")).unwrap()
+}
+
+#[must_use]
+pub fn family(n: u32) -> Family {
+    Family {
+        family_id: family_id(n),
+        client_id: ClientId::parse("c1").unwrap(),
+        user_id: UserId::parse("ann").unwrap(),
+        tenant_id: TenantId::parse("t1").unwrap(),
+        scopes: [Scope::Chat].into(),
+        anchor: SecretHash("anchor".to_owned()),
+        current: SecretHash("r0".to_owned()),
+        counter: 0,
+        retired: Vec::new(),
+        created_at: NOW,
+        expires_at: NOW + FAMILY_LIFE,
+        revoked_at: None,
     }
 }

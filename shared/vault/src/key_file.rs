@@ -40,7 +40,7 @@ pub enum KeyFileError {
         #[source]
         cause: io::Error,
     },
-    #[error("key file `{}` does not hold 32 bytes in base64", path.display())]
+    #[error("key file `{}` does not hold such a key in base64", path.display())]
     Malformed { path: PathBuf },
 }
 
@@ -52,12 +52,11 @@ impl KeyFile {
 
     /// Reads the key.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
-        let text = fs::read_to_string(path).map(Zeroizing::new);
-        let text = text.map_err(|cause| KeyFileError::Io { path: path.to_owned(), cause })?;
-        let master = BASE64.decode(text.trim()).map(Zeroizing::new);
-        match master {
-            Ok(master) if master.len() == KEY_BYTES => Ok(Self { master }),
-            _ => Err(KeyFileError::Malformed { path: path.to_owned() }),
+        let master = read_file(path)?;
+        if master.len() == KEY_BYTES {
+            Ok(Self { master })
+        } else {
+            Err(KeyFileError::Malformed { path: path.to_owned() })
         }
     }
 
@@ -69,17 +68,29 @@ impl KeyFile {
         }
         let mut master = Zeroizing::new([0; KEY_BYTES]);
         rand::fill(master.as_mut_slice()).map_err(|_| fault(io::Error::other("no randomness")))?;
-        // Written aside and linked into place: a crash leaves no half key, and of two makers the first one's key stays.
-        let aside = path.with_extension(format!("{}.tmp", std::process::id()));
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside).map_err(fault)?;
-        file.write_all(BASE64.encode(master.as_slice()).as_bytes()).and_then(|()| file.sync_all()).map_err(fault)?;
-        let linked = fs::hard_link(&aside, path);
-        fs::remove_file(&aside).map_err(fault)?;
-        match linked {
-            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => Err(fault(cause)),
-            _ => Ok(()),
-        }
+        write_once(path, &BASE64.encode(master.as_slice()))
+    }
+}
+
+/// Reads what [`write_once`] wrote: base64.
+pub(crate) fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
+    let text = fs::read_to_string(path).map(Zeroizing::new);
+    let text = text.map_err(|cause| KeyFileError::Io { path: path.to_owned(), cause })?;
+    BASE64.decode(text.trim()).map(Zeroizing::new).map_err(|_| KeyFileError::Malformed { path: path.to_owned() })
+}
+
+/// Writes a key that only its owner reads, unless there is one: a crash leaves no half key, and of two makers the first one's key stays.
+pub(crate) fn write_once(path: &Path, key: &str) -> Result<(), KeyFileError> {
+    let fault = |cause| KeyFileError::Io { path: path.to_owned(), cause };
+    let aside = path.with_extension(format!("{}.tmp", std::process::id()));
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside).map_err(fault)?;
+    file.write_all(key.as_bytes()).and_then(|()| file.sync_all()).map_err(fault)?;
+    let linked = fs::hard_link(&aside, path);
+    fs::remove_file(&aside).map_err(fault)?;
+    match linked {
+        Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => Err(fault(cause)),
+        _ => Ok(()),
     }
 }
 

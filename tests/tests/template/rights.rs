@@ -10,7 +10,7 @@ use crate::mutant::Mutant;
 use crate::read::{FUNCTION, listed, of_type, target};
 
 /// What each function's adapters call, and on which resource. What Lambda itself needs for mappings and logs, SAM adds.
-const CALLS: [(&str, &[(&str, &str)]); 6] = [
+const CALLS: [(&str, &[(&str, &str)]); 7] = [
     (
         "LarkCallbackFunction",
         &[
@@ -66,6 +66,16 @@ const CALLS: [(&str, &[(&str, &str)]); 6] = [
             ("sqs:SendMessage", "LarkWorkQueue"),
             // Lambda sends a failed invocation there with the function's own rights.
             ("sqs:SendMessage", "ParkedQueue"),
+        ],
+    ),
+    (
+        "AuthTokenFunction",
+        &[
+            ("dynamodb:GetItem", "AuthTable"),
+            ("dynamodb:PutItem", "AuthTable"),
+            ("dynamodb:UpdateItem", "AuthTable"),
+            ("kms:GetPublicKey", "SigningKey"),
+            ("kms:Sign", "SigningKey"),
         ],
     ),
     ("HealthCheckFunction", &[("dynamodb:GetItem", "LarkTable"), ("sqs:GetQueueAttributes", "LarkWorkQueue")]),

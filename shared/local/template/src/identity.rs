@@ -127,7 +127,7 @@ pub(crate) fn reference(scope: &Scope<'_>, resource: &Resource, line: usize) -> 
             format!("{}/{}/{}", scope.place.aws_endpoint, scope.place.account_id, scope.name_of(resource)?)
         }
         RULE => rule_id(scope, resource)?.replacen('/', "|", 1),
-        KEY | KEY_ALIAS => local_key(scope, line)?,
+        KEY | KEY_ALIAS => local_key(scope, resource, line)?,
         SERVERLESS_HTTP_API | EVENT_SOURCE_MAPPING => generated_id(&resource.logical_id),
         WEBSOCKET_STAGE => scope.name_of(resource)?,
         type_name if type_name.starts_with("AWS::ApiGatewayV2::") => generated_id(&resource.logical_id),
@@ -167,7 +167,7 @@ pub(crate) fn attribute(scope: &Scope<'_>, resource: &Resource, attribute: &str,
         (BUCKET, _) => return unknown(),
         (EVENT_BUS, "Name") => scope.name_of(resource)?,
         (EVENT_BUS, _) => return unknown(),
-        (KEY, "KeyId") => local_key(scope, line)?,
+        (KEY, "KeyId") => local_key(scope, resource, line)?,
         (KEY | KEY_ALIAS, _) => return unknown(),
         (SERVERLESS_HTTP_API, "ApiEndpoint") => place.http_endpoint.clone(),
         (WEBSOCKET_API, "ApiEndpoint") => place.websocket_endpoint.clone(),
@@ -211,7 +211,7 @@ pub(crate) fn arn(scope: &Scope<'_>, resource: &Resource, line: usize) -> Result
         SCHEDULE => ("scheduler", format!("schedule/{}/{name}", schedule_group(scope, resource)?)),
         SCHEDULE_GROUP => ("scheduler", format!("schedule-group/{name}")),
         LOG_GROUP => ("logs", format!("log-group:{name}:*")),
-        KEY | KEY_ALIAS => return local_key(scope, line),
+        KEY | KEY_ALIAS => return local_key(scope, resource, line),
         type_name if type_name.starts_with("AWS::IAM::") => {
             let kind = type_name.rsplit("::").next().unwrap_or_default().to_ascii_lowercase();
             return Ok(format!("arn:{}:iam::{}:{kind}/{name}", place.partition(), place.account_id));
@@ -226,9 +226,18 @@ fn service_of(type_name: &str) -> &str {
     type_name.split("::").nth(1).unwrap_or("custom")
 }
 
-/// The vault's local form of a key.
-fn local_key(scope: &Scope<'_>, line: usize) -> Result<String> {
-    match scope.place.key_file.to_str() {
+/// The vault's local form of a key. One that signs is no use for sealing: it has a file of its own beside the one for all others.
+fn local_key(scope: &Scope<'_>, key: &Resource, line: usize) -> Result<String> {
+    let usage = match key.property("KeyUsage") {
+        Some(node) => scope.resolve(node)?.and_then(|node| node.as_text().map(str::to_owned)),
+        None => None,
+    };
+    let file = &scope.place.key_file;
+    let file = match usage.as_deref() {
+        Some("SIGN_VERIFY") => &file.with_file_name(format!("{}.key", key.logical_id)),
+        _ => file,
+    };
+    match file.to_str() {
         Some(path) => Ok(format!("file:{path}")),
         None => Err(Fault::new(line, "the path of the key file is not UTF-8")),
     }

@@ -16,7 +16,7 @@ pub struct Place {
     pub http_endpoint: String,
     /// URL of the WebSocket API: `ws://127.0.0.1:PORT`.
     pub websocket_endpoint: String,
-    /// Stands in for every KMS key, as `file:{key_file}`.
+    /// Stands in for every KMS key, as `file:{key_file}`; a key that signs has a file beside it, called after its logical id.
     pub key_file: PathBuf,
     /// Values for the template's parameters; each must be declared there. Lists are separated by commas.
     pub parameters: BTreeMap<String, String>,

@@ -325,7 +325,7 @@ fn schedules_come_from_events_and_from_schedules() {
 #[test]
 fn keys_outputs_and_what_is_left_out() {
     let bundle = bundle();
-    assert_eq!(bundle.keys[0].value, "file:/data/密钥");
+    assert_eq!(bundle.keys[0].value, "file:/data/Key.key", "a key that signs has a file of its own");
     assert_eq!(bundle.keys[0].usage, KeyUsage::SignVerify);
     let outputs: Vec<_> = bundle.outputs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(outputs, [("HttpApiUrl", "http://127.0.0.1:3000"), ("SocketUrl", "ws://127.0.0.1:3001")]);
