@@ -119,6 +119,8 @@ impl<'a> Demo<'a> {
             scopes: vec!["task:task:read".to_owned(), "calendar:calendar:readonly".to_owned()],
             reason: Some("Put your tasks into the weekly report 📅".to_owned()),
             style: CardStyle::Detailed,
+            template_id: None,
+            tenant_key: None,
         };
         Ok(auth_card::ask(&self.stack, request).await?)
     }

@@ -17,5 +17,5 @@ mod vendor;
 
 pub use clock::{CountingIds, ManualClock};
 pub use memory::{MemoryBus, MemoryLimiter, MemoryQueue, MemoryTable, PlainSealer};
-pub use vendor::MemoryVendor;
 pub use memory_auth::{MemoryAuth, MemoryTokens, PlainRefreshSeal};
+pub use vendor::MemoryVendor;
