@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -16,7 +17,7 @@ use crate::workspace::functions;
 pub use crate::workspace::root as workspace;
 
 /// How long anything in a test may take before it counts as lost; generous, because machines are slow and busy.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Builds `skylark` and every function once per test process, as the run command does, and returns their folder.
 pub fn binaries() -> &'static Path {
@@ -156,21 +157,22 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: impl Fn() 
     }
 }
 
+/// How any SDK client reaches the bundle's AWS endpoint.
+#[must_use]
+pub fn aws(bundle: &Bundle) -> SdkConfig {
+    let key =
+        Credentials::new(bundle.setting("/access_key_id"), bundle.setting("/secret_access_key"), None, None, "test");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(SharedCredentialsProvider::new(key))
+        .endpoint_url(bundle.setting("/aws_endpoint"))
+        .http_client(lambda_kit::aws::http_client())
+        .build()
+}
+
 /// A client for the bundle's queues.
 #[must_use]
 pub fn sqs(bundle: &Bundle) -> aws_sdk_sqs::Client {
-    let config = aws_sdk_sqs::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("us-east-1"))
-        .credentials_provider(Credentials::new(
-            bundle.setting("/access_key_id"),
-            bundle.setting("/secret_access_key"),
-            None,
-            None,
-            "test",
-        ))
-        .endpoint_url(bundle.setting("/aws_endpoint"))
-        .http_client(lambda_kit::aws::http_client())
-        .build();
-    aws_sdk_sqs::Client::from_conf(config)
+    aws_sdk_sqs::Client::new(&aws(bundle))
 }

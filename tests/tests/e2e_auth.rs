@@ -1,6 +1,6 @@
 //! Skylark's own OAuth 2 through a running bundle: as a client that knows only the metadata, as one that loses answers, as one that
 //! forges, and across a kill.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what does not run ends the test")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "what does not run ends the test")]
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -115,30 +115,43 @@ impl Oauth {
     }
 }
 
-/// What a page says: title and text, in English and in Chinese.
+/// What a page says: its mark, and title and text in English and in Chinese.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Words {
+    mark: Mark,
     en: (&'static str, &'static str),
     zh: (&'static str, &'static str),
 }
 
+/// Shown above the title; a class of the style, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Done,
+    Ended,
+    Problem,
+}
+
 impl Words {
     const COMPLETED: Self = Self {
+        mark: Mark::Done,
         en: (
             "You are connected",
             "Your account is authorized. You can close this page; the card in your chat shows it too.",
         ),
-        zh: ("授权成功", "您的账号已完成授权。可以关闭本页面,聊天中的卡片也会更新。"),
+        zh: ("授权成功", "您的账号已完成授权。可以关闭本页面，聊天中的卡片也会更新。"),
     };
     const REJECTED: Self = Self {
+        mark: Mark::Ended,
         en: ("Not authorized", "You declined, and nothing was shared. Ask for a new card if you change your mind."),
-        zh: ("已拒绝授权", "您已拒绝,未共享任何信息。如需授权,请重新获取卡片。"),
+        zh: ("已拒绝授权", "您已拒绝，未共享任何信息。如需授权，请重新获取卡片。"),
     };
     const ENDED: Self = Self {
+        mark: Mark::Ended,
         en: ("This request has ended", "It was answered already or its ten minutes are over. Ask for a new card."),
-        zh: ("请求已结束", "该请求已处理,或已超过十分钟有效期。请重新获取卡片。"),
+        zh: ("请求已结束", "该请求已处理，或已超过十分钟有效期。请重新获取卡片。"),
     };
     const OTHER_PERSON: Self = Self {
+        mark: Mark::Problem,
         en: (
             "This request is for somebody else",
             "Sign in as the person whose chat shows the card. Nothing was stored.",
@@ -146,16 +159,19 @@ impl Words {
         zh: ("该请求不属于您", "请使用收到卡片的账号登录。未保存任何信息。"),
     };
     const AGAIN: Self = Self {
+        mark: Mark::Problem,
         en: ("Please try again", "Something did not answer in time. Open the link on the card once more."),
-        zh: ("请重试", "服务暂时无响应,请再次点击卡片上的链接。"),
+        zh: ("请重试", "服务暂时无响应，请再次点击卡片上的链接。"),
     };
     const BROKEN_LINK: Self = Self {
+        mark: Mark::Problem,
         en: ("This link does not work", "It is incomplete or unknown. Open the link on the card in your chat."),
         zh: ("链接无效", "链接不完整或不存在。请点击聊天卡片上的链接。"),
     };
     const NOT_SET_UP: Self = Self {
+        mark: Mark::Problem,
         en: ("Authorization is not available", "The app is not set up for this. Tell its administrator."),
-        zh: ("暂时无法授权", "应用配置有误或已停用,请联系管理员。"),
+        zh: ("暂时无法授权", "应用配置有误或已停用，请联系管理员。"),
     };
 
     fn of(fault: &Stopped) -> Self {
@@ -176,16 +192,32 @@ impl Words {
     }
 }
 
+/// Text in the middle, on a phone or a desktop, by day or by night.
+const STYLE: &str = "
+:root{color-scheme:light dark;--ink:#1f2329;--soft:#51565d;--paper:#fff;--ground:#f2f3f5;--line:#dee0e3}
+@media(prefers-color-scheme:dark){:root{--ink:#ebebeb;--soft:#a6aab0;--paper:#232527;--ground:#141516;--line:#3a3d40}}
+*{box-sizing:border-box}
+body{margin:0;min-height:100vh;min-height:100dvh;display:grid;place-items:center;padding:1rem;background:var(--ground);color:var(--ink);
+font:16px/1.6 system-ui,-apple-system,'PingFang SC','Microsoft YaHei','Noto Sans CJK SC',sans-serif}
+main{width:100%;max-width:26rem;padding:2.25rem 1.75rem 2rem;background:var(--paper);border:1px solid var(--line);border-radius:1rem;text-align:center}
+.mark{display:grid;place-items:center;width:3.5rem;height:3.5rem;margin:0 auto 1rem;border-radius:50%;color:#fff;font-size:1.75rem;line-height:1}
+.done{background:#1f8f2c}.ended{background:#646a73}.problem{background:#c25e00}
+h1{margin:0 0 .5rem;font-size:1.35rem;line-height:1.35;text-wrap:balance}p{margin:0;color:var(--soft);text-wrap:balance}
+";
+
 fn page(request: &Request, status: StatusCode, words: Words) -> Response {
     let languages = request.headers().get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
     let chinese = languages.is_some_and(|text| text.trim_start().to_ascii_lowercase().starts_with("zh"));
-    let (lang, (title, text)) = if chinese { ("zh", words.zh) } else { ("en", words.en) };
+    let (lang, (title, text)) = if chinese { ("zh-CN", words.zh) } else { ("en", words.en) };
+    let (class, mark) = match words.mark {
+        Mark::Done => ("done", "✓"),
+        Mark::Ended => ("ended", "–"),
+        Mark::Problem => ("problem", "!"),
+    };
     let html = format!(
         "<!doctype html><html lang=\"{lang}\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{title}</title>\
-         <style>body{{font:16px/1.6 system-ui,sans-serif;margin:18vh auto 0;max-width:26rem;padding:0 1.5rem;color:#1f2329;\
-         background:#fff}}h1{{font-size:1.4rem}}@media(prefers-color-scheme:dark){{body{{color:#e8e8e8;background:#1a1a1a}}}}\
-         </style></head><body><main><h1>{title}</h1><p>{text}</p></main></body></html>"
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{title}</title><style>{STYLE}</style></head>\
+         <body><main><div class=\"mark {class}\" aria-hidden=\"true\">{mark}</div><h1>{title}</h1><p>{text}</p></main></body></html>"
     );
     http::page(status, html)
 }
@@ -334,7 +366,7 @@ mod tests {
     /// The same request, made by an English and by a Chinese browser in worlds of their own, is answered with this page.
     async fn check<F: Future<Output = (World, Request)>>(make: impl Fn() -> F, status: u16, en: &str, zh: &str) {
         for (languages, lang, title) in
-            [("en-GB,en;q=0.9", "en", en), ("zh-CN,zh;q=0.9,en;q=0.8", "zh", zh), ("", "en", en), ("fr", "en", en)]
+            [("en-GB,en;q=0.9", "en", en), ("zh-CN,zh;q=0.9,en;q=0.8", "zh-CN", zh), ("", "en", en), ("fr", "en", en)]
         {
             let (world, mut request) = make().await;
             request.headers_mut().insert(header::ACCEPT_LANGUAGE, languages.parse().unwrap());

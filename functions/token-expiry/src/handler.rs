@@ -1,17 +1,36 @@
 //! Schedule -> job.
 
-use domain::fault::{Fault, PortFault, Remedy};
-use domain::inbox::{self, OpenEntries};
-use domain::session::{Outcome, SessionStore};
-use domain::work::WorkQueue;
-use serde::Deserialize;
-use time::OffsetDateTime;
+use std::sync::Arc;
+use std::time::Duration as Pause;
 
-/// How many sessions one page names.
+use domain::app::{AppFault, AppStatus, AppStore};
+use domain::authorize::VendorFault;
+use domain::clock::Clock as _;
+use domain::fault::{Fault, PortFault, Remedy, chain};
+use domain::id::{AppId, OpenId};
+use domain::inbox::{self, OpenEntries};
+use domain::job::Bookmarks;
+use domain::session::{Outcome, SessionStore};
+use domain::user_tokens::{Tended, TokenFault, UserTokens};
+use domain::work::WorkQueue;
+use futures_util::future::join_all;
+use serde::Deserialize;
+use time::{Duration, OffsetDateTime};
+
+/// How many sessions or tokens one page names.
 const PAGE: u32 = 100;
 
-/// How many pages one run works through; what is left is due a minute later.
+/// How many pages of sessions one run works through; what is left is due a minute later.
 const PAGES: usize = 20;
+
+/// How many tokens are tended at once, at most once a second: the vendor takes 50 refreshes a second.
+const AT_ONCE: usize = 16;
+
+/// How many tokens one run tends: the vendor takes 1,000 refreshes a minute, and people waiting for one come first.
+const PER_RUN: usize = 800;
+
+/// When a run begins nothing new, well inside the function's time-out. What is left is due in the next run.
+const RUN: Duration = Duration::seconds(35);
 
 /// What a schedule asks for, as its `Input` in the template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -19,52 +38,185 @@ const PAGES: usize = 20;
 pub(crate) enum Job {
     ExpireSessions,
     RingInbox,
+    /// Refresh, warn, ask, forget.
+    TendTokens,
+    SyncUsers,
+    CheckApps,
 }
 
-/// Runs one job. Run twice, the second run finds nothing to do.
-pub(crate) async fn run<S: SessionStore + OpenEntries>(
-    store: &S,
-    work: &dyn WorkQueue,
-    job: Job,
-    now: OffsetDateTime,
-) -> Result<(), JobFault> {
-    match job {
-        Job::ExpireSessions => expire_sessions(store, now).await,
-        Job::RingInbox => ring_inbox(store, work, now).await,
+/// What the jobs need.
+pub(crate) struct Jobs {
+    apps: Arc<dyn AppStore>,
+    sessions: Arc<dyn SessionStore>,
+    inbox: Arc<dyn OpenEntries>,
+    bookmarks: Arc<dyn Bookmarks>,
+    work: Arc<dyn WorkQueue>,
+    tokens: UserTokens,
+}
+
+impl Jobs {
+    pub(crate) fn new<T>(table: Arc<T>, work: Arc<dyn WorkQueue>, tokens: UserTokens) -> Self
+    where
+        T: AppStore + SessionStore + OpenEntries + Bookmarks + 'static,
+    {
+        let (apps, sessions, inbox) = (table.clone(), table.clone(), table.clone());
+        Self { apps, sessions, inbox, bookmarks: table, work, tokens }
     }
-}
 
-/// Rings for callbacks that were acknowledged and are not done: their bell and the stream's were lost, or their work failed to the end.
-async fn ring_inbox(inbox: &dyn OpenEntries, work: &dyn WorkQueue, now: OffsetDateTime) -> Result<(), JobFault> {
-    let rung = inbox::ring_again(inbox, work, now).await?;
-    if rung > 0 {
-        tracing::warn!(entry.count = rung, "Callbacks were waiting for a bell");
+    /// Runs one job. Run twice, or twice at once, the second run finds nothing to do.
+    pub(crate) async fn run(&self, job: Job) -> Result<(), JobFault> {
+        let now = self.tokens.clock.now();
+        match job {
+            Job::ExpireSessions => self.expire_sessions(now).await,
+            Job::RingInbox => self.ring_inbox(now).await,
+            Job::TendTokens => self.tend_tokens(now).await,
+            Job::SyncUsers => self.sync_users(now).await,
+            Job::CheckApps => self.check_apps(now).await,
+        }
     }
-    Ok(())
-}
 
-/// Ends every session that is past its time. The table's stream makes the cards follow.
-async fn expire_sessions(sessions: &dyn SessionStore, now: OffsetDateTime) -> Result<(), JobFault> {
-    let mut ended = 0_usize;
-    for _ in 0..PAGES {
-        let due = sessions.overdue(now, PAGE).await?;
-        let full = due.len() >= PAGE as usize;
-        for session_id in due {
-            let Some(session) = sessions.get(&session_id).await? else { continue };
-            // It may have ended since the index was read.
-            let Ok(expired) = session.ended(Outcome::Expired) else { continue };
-            match sessions.end(&expired, None).await {
-                Ok(()) => ended += 1,
-                Err(PortFault::Conflict { .. }) => {}
-                Err(fault) => return Err(fault.into()),
+    /// Rings for callbacks that were acknowledged and are not done: their bell and the stream's were lost, or their work failed to the
+    /// end.
+    async fn ring_inbox(&self, now: OffsetDateTime) -> Result<(), JobFault> {
+        let rung = inbox::ring_again(self.inbox.as_ref(), self.work.as_ref(), now).await?;
+        if rung > 0 {
+            tracing::warn!(entry.count = rung, "Callbacks were waiting for a bell");
+        }
+        Ok(())
+    }
+
+    /// Ends every session that is past its time. The table's stream makes the cards follow.
+    async fn expire_sessions(&self, now: OffsetDateTime) -> Result<(), JobFault> {
+        let mut ended = 0_usize;
+        for _ in 0..PAGES {
+            let due = self.sessions.overdue(now, PAGE).await?;
+            let full = due.len() >= PAGE as usize;
+            for session_id in due {
+                let Some(session) = self.sessions.get(&session_id).await? else { continue };
+                // It may have ended since the index was read.
+                let Ok(expired) = session.ended(Outcome::Expired) else { continue };
+                match self.sessions.end(&expired, None).await {
+                    Ok(()) => ended += 1,
+                    Err(PortFault::Conflict { .. }) => {}
+                    Err(fault) => return Err(fault.into()),
+                }
+            }
+            if !full {
+                break;
             }
         }
-        if !full {
-            break;
+        tracing::info!(session.count = ended, "Sessions expired");
+        Ok(())
+    }
+
+    /// Does what is due about each token, the longest due first. One that fails does not keep the others waiting.
+    async fn tend_tokens(&self, now: OffsetDateTime) -> Result<(), JobFault> {
+        let clock = self.tokens.clock.as_ref();
+        let (mut count, mut failed) = (Count::default(), None);
+        while clock.now() < now + RUN && count.total < PER_RUN {
+            let due = self.tokens.tokens.due(clock.now(), PAGE).await?;
+            let before = count.done();
+            for chunk in due.chunks(AT_ONCE) {
+                let began = clock.now();
+                let tended = join_all(chunk.iter().map(|(app_id, open_id)| self.tend(app_id, open_id))).await;
+                for result in tended {
+                    count.total += 1;
+                    match result {
+                        Ok(tended) => count.add(tended),
+                        Err(fault) => failed = Some(fault),
+                    }
+                }
+                let rest = Pause::from_secs(1).saturating_sub((clock.now() - began).unsigned_abs());
+                if due.len() > AT_ONCE {
+                    clock.pause(rest).await;
+                }
+                if clock.now() >= now + RUN {
+                    break;
+                }
+            }
+            // A page that changed nothing would only come again.
+            if due.len() < PAGE as usize || count.done() == before {
+                break;
+            }
+        }
+        tracing::info!(
+            token.refreshed = count.refreshed,
+            token.put_off = count.put_off,
+            token.warned = count.warned,
+            token.lapsed = count.lapsed,
+            token.forgotten = count.forgotten,
+            "Tokens tended"
+        );
+        failed.map_or(Ok(()), |fault| Err(fault.into()))
+    }
+
+    async fn tend(&self, app_id: &AppId, open_id: &OpenId) -> Result<Tended, TokenFault> {
+        let tended = self.tokens.tend(app_id, open_id).await;
+        if let Err(fault) = &tended {
+            tracing::error!(lark.app_id = %app_id, lark.open_id = %open_id, error = %chain(fault), "A token was not tended");
+        }
+        tended
+    }
+
+    async fn sync_users(&self, now: OffsetDateTime) -> Result<(), JobFault> {
+        let synced = self.tokens.sync(self.bookmarks.as_ref(), now + RUN).await?;
+        if synced.seen > 0 {
+            tracing::info!(
+                user.seen = synced.seen,
+                user.changed = synced.changed,
+                user.left = synced.left,
+                "Users synced"
+            );
+        }
+        Ok(())
+    }
+
+    /// Proves the credentials of every enabled app. A failure fails the job, which raises its alarm.
+    async fn check_apps(&self, now: OffsetDateTime) -> Result<(), JobFault> {
+        let mut failed = None;
+        for app in self.apps.list().await? {
+            if app.status == AppStatus::Disabled {
+                continue;
+            }
+            let checked = match self.tokens.apps.enabled(&app.app_id, now).await {
+                Ok(open) => self.tokens.renewal.check(&open).await.map_err(JobFault::Vendor),
+                Err(AppFault::Unknown(_) | AppFault::Disabled(_)) => Ok(()),
+                Err(fault) => Err(JobFault::App(fault)),
+            };
+            if let Err(fault) = checked {
+                tracing::error!(lark.app_id = %app.app_id, error = %chain(&fault), "An app does not work");
+                failed = Some(fault);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+#[derive(Default)]
+struct Count {
+    total: usize,
+    refreshed: usize,
+    put_off: usize,
+    warned: usize,
+    lapsed: usize,
+    forgotten: usize,
+}
+
+impl Count {
+    fn add(&mut self, tended: Tended) {
+        match tended {
+            Tended::Nothing => {}
+            Tended::Refreshed => self.refreshed += 1,
+            Tended::PutOff => self.put_off += 1,
+            Tended::Warned(_) => self.warned += 1,
+            Tended::Lapsed => self.lapsed += 1,
+            Tended::Forgotten => self.forgotten += 1,
         }
     }
-    tracing::info!(session.count = ended, "Sessions expired");
-    Ok(())
+
+    fn done(&self) -> usize {
+        self.refreshed + self.put_off + self.warned + self.lapsed + self.forgotten
+    }
 }
 
 /// Why a job stopped.
@@ -72,18 +224,30 @@ async fn expire_sessions(sessions: &dyn SessionStore, now: OffsetDateTime) -> Re
 pub(crate) enum JobFault {
     #[error("a store failed")]
     Store(#[from] PortFault),
+    #[error("a token was not tended")]
+    Token(#[from] TokenFault),
+    #[error("the vendor does not take an app's credentials")]
+    Vendor(#[source] VendorFault),
+    #[error("an app does not open")]
+    App(#[source] AppFault),
 }
 
 impl Fault for JobFault {
     fn remedy(&self) -> Remedy {
         match self {
             Self::Store(fault) => fault.remedy(),
+            Self::Token(fault) => fault.remedy(),
+            Self::Vendor(fault) => fault.remedy(),
+            Self::App(fault) => fault.remedy(),
         }
     }
 
     fn code(&self) -> &'static str {
         match self {
             Self::Store(fault) => fault.code(),
+            Self::Token(fault) => fault.code(),
+            Self::Vendor(fault) => fault.code(),
+            Self::App(fault) => fault.code(),
         }
     }
 }
@@ -93,44 +257,113 @@ mod tests {
     use domain::inbox::{Inbox as _, RING_AGAIN};
     use domain::session::{SESSION_LIFE, SessionStatus};
     use testkit::sample::{self, NOW};
-    use testkit::{MemoryQueue, MemoryTable};
+    use testkit::{CountingIds, ManualClock, MemoryQueue, MemoryTable, MemoryVendor, PlainSealer};
 
     use super::*;
 
-    #[tokio::test]
+    struct World {
+        table: Arc<MemoryTable>,
+        queue: Arc<MemoryQueue>,
+        vendor: Arc<MemoryVendor>,
+        clock: Arc<ManualClock>,
+        jobs: Jobs,
+    }
+
+    async fn world() -> World {
+        let (table, queue) = (Arc::new(MemoryTable::default()), Arc::new(MemoryQueue::default()));
+        let (vendor, clock, sealer) =
+            (Arc::new(MemoryVendor::default()), Arc::new(ManualClock::default()), Arc::new(PlainSealer));
+        table.put(&sample::openable_app("cli_a").await).await.unwrap();
+        let ids = Arc::new(CountingIds::default());
+        let tokens = UserTokens::new(table.clone(), sealer, vendor.clone(), clock.clone(), ids);
+        let jobs = Jobs::new(table.clone(), queue.clone(), tokens);
+        World { table, queue, vendor, clock, jobs }
+    }
+
+    impl World {
+        async fn session(&self, n: u32) -> SessionStatus {
+            SessionStore::get(self.table.as_ref(), &sample::session_id(n)).await.unwrap().unwrap().status
+        }
+
+        /// People whose pairs open.
+        async fn people(&self, count: u32) {
+            for n in 0..count {
+                let (session, token) = (sample::session(n), sample::token_of(&format!("ou_{n}")));
+                let pair = sample::pair().seal(token.place(), &PlainSealer).await.unwrap();
+                let token = domain::token::UserToken { pair, ..token };
+                self.table.create(&session).await.unwrap();
+                self.table.end(&session.ended(Outcome::Completed).unwrap(), Some(&token)).await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn ends_what_is_overdue_over_several_pages_and_leaves_the_rest() {
-        let table = MemoryTable::default();
+        let world = world().await;
         for n in 0..250 {
-            table.create(&sample::session(n)).await.unwrap();
+            world.table.create(&sample::session(n)).await.unwrap();
         }
         let done = sample::session(300);
-        table.create(&done).await.unwrap();
-        table.end(&done.ended(Outcome::Completed).unwrap(), None).await.unwrap();
+        world.table.create(&done).await.unwrap();
+        world.table.end(&done.ended(Outcome::Completed).unwrap(), None).await.unwrap();
 
-        run(&table, &MemoryQueue::default(), Job::ExpireSessions, NOW + SESSION_LIFE).await.unwrap();
-        run(&table, &MemoryQueue::default(), Job::ExpireSessions, NOW + SESSION_LIFE).await.unwrap();
+        world.clock.advance(SESSION_LIFE - Duration::SECOND);
+        world.jobs.run(Job::ExpireSessions).await.unwrap();
+        assert_eq!(world.session(0).await, SessionStatus::Pending, "not a second too early");
+        world.clock.advance(Duration::SECOND);
+        world.jobs.run(Job::ExpireSessions).await.unwrap();
+        world.jobs.run(Job::ExpireSessions).await.unwrap();
         for n in 0..250 {
-            let session = table.get(&sample::session_id(n)).await.unwrap().unwrap();
-            assert_eq!((session.status, session.version), (SessionStatus::Expired, 2));
+            assert_eq!(world.session(n).await, SessionStatus::Expired);
         }
-        assert_eq!(table.get(&done.session_id).await.unwrap().unwrap().status, SessionStatus::Completed);
+        assert_eq!(world.session(300).await, SessionStatus::Completed);
     }
 
-    #[tokio::test]
-    async fn ends_nothing_a_second_too_early() {
-        let table = MemoryTable::default();
-        table.create(&sample::session(1)).await.unwrap();
-        run(&table, &MemoryQueue::default(), Job::ExpireSessions, NOW + SESSION_LIFE - time::Duration::SECOND)
-            .await
-            .unwrap();
-        assert_eq!(table.get(&sample::session_id(1)).await.unwrap().unwrap().status, SessionStatus::Pending);
-    }
-
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn rings_for_a_callback_that_nobody_heard_of() {
-        let (table, queue) = (MemoryTable::default(), MemoryQueue::default());
-        table.accept(&sample::entry("cli_a", "ev1")).await.unwrap();
-        run(&table, &queue, Job::RingInbox, NOW + RING_AGAIN).await.unwrap();
-        assert_eq!(queue.rung().len(), 1);
+        let world = world().await;
+        world.table.accept(&sample::entry("cli_a", "ev1")).await.unwrap();
+        world.clock.advance(RING_AGAIN);
+        world.jobs.run(Job::RingInbox).await.unwrap();
+        assert_eq!((world.queue.rung().len(), NOW < world.clock.now()), (1, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refreshes_everybody_who_is_due_within_the_vendors_rate() {
+        let world = world().await;
+        world.people(1000).await;
+        world.clock.advance(Duration::minutes(108));
+        let began = world.clock.now();
+        world.jobs.run(Job::TendTokens).await.unwrap();
+        let first = world.vendor.refreshes();
+        let took = world.clock.now() - began;
+        assert!(first <= 16 * 36 && first > 400, "{first} in one run");
+        assert!(took < Duration::seconds(60), "inside the time-out: {took}");
+        assert!(f64::from(first) / took.as_seconds_f64() < 50.0, "{first} in {took}");
+        world.clock.advance(Duration::MINUTE);
+        world.jobs.run(Job::TendTokens).await.unwrap();
+        world.jobs.run(Job::TendTokens).await.unwrap();
+        assert_eq!(world.vendor.refreshes(), 1000, "the rest is due in the next runs, and nobody twice");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_app_whose_credentials_are_refused_fails_its_check() {
+        let world = world().await;
+        world.jobs.run(Job::CheckApps).await.unwrap();
+        world.vendor.down.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(matches!(world.jobs.run(Job::CheckApps).await, Err(JobFault::Vendor(_))));
+    }
+
+    #[test]
+    fn every_input_of_the_template_is_a_job() {
+        for (input, job) in [
+            (r#"{"job": "expire_sessions"}"#, Job::ExpireSessions),
+            (r#"{"job": "ring_inbox"}"#, Job::RingInbox),
+            (r#"{"job": "tend_tokens"}"#, Job::TendTokens),
+            (r#"{"job": "sync_users"}"#, Job::SyncUsers),
+            (r#"{"job": "check_apps"}"#, Job::CheckApps),
+        ] {
+            assert_eq!(serde_json::from_str::<Job>(input).unwrap(), job);
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The AWS endpoint: every call succeeds at once, and one app and one client are in their tables.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -15,10 +17,13 @@ pub(crate) struct Aws {
     pub(crate) app: Map<String, Value>,
     /// The client's item, likewise.
     pub(crate) client: Map<String, Value>,
+    /// How many requests came, answered or not.
+    pub(crate) requests: AtomicU64,
 }
 
 impl Api for Aws {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         let target = request.headers().get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
         let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();

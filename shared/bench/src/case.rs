@@ -8,6 +8,7 @@ use domain::inbox::{Entry, EntryKind};
 use domain::oauth::{Client, ClientSecret, RefreshSeal as _};
 use domain::seal::SealFault;
 use domain::work::Doorbell;
+use lark::callback::Keys;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -154,8 +155,25 @@ fn get(path: &str, path_parameters: &Value) -> Value {
     http("GET", path, path_parameters, &json!({ "host": "bench.execute-api.us-east-1.amazonaws.com" }), None)
 }
 
-/// A click on a card, encrypted and signed as the vendor does it. It is accepted and a bell is rung for it.
-fn click() -> Value {
+/// A push as it arrives.
+pub(crate) struct Push {
+    pub(crate) timestamp: &'static str,
+    pub(crate) nonce: &'static str,
+    pub(crate) signature: String,
+    pub(crate) body: String,
+}
+
+/// What the app of every case shares with the vendor.
+pub(crate) fn keys() -> Keys {
+    Keys {
+        app_id: APP.to_owned(),
+        encrypt_key: Some(ENCRYPT_KEY.into()),
+        verification_token: VERIFICATION_TOKEN.into(),
+    }
+}
+
+/// A click on a card, encrypted and signed as the vendor does it.
+pub(crate) fn push() -> Push {
     let click = json!({
         "schema": "2.0",
         "header": {
@@ -176,13 +194,20 @@ fn click() -> Value {
     let encrypted = lark::signature::encrypt(ENCRYPT_KEY, [7; 16], click.to_string().as_bytes());
     let body = json!({ "encrypt": encrypted }).to_string();
     let (timestamp, nonce) = ("1603977298", "1048576");
+    let signature = lark::signature::sha256_hex(timestamp, nonce, ENCRYPT_KEY, body.as_bytes());
+    Push { timestamp, nonce, signature, body }
+}
+
+/// The click behind the API. It is accepted and a bell is rung for it.
+fn click() -> Value {
+    let push = push();
     let headers = json!({
         "content-type": "application/json",
-        "x-lark-request-timestamp": timestamp,
-        "x-lark-request-nonce": nonce,
-        "x-lark-signature": lark::signature::sha256_hex(timestamp, nonce, ENCRYPT_KEY, body.as_bytes()),
+        "x-lark-request-timestamp": push.timestamp,
+        "x-lark-request-nonce": push.nonce,
+        "x-lark-signature": push.signature,
     });
-    http("POST", "/lark/cli_bench/callback", &json!({ "app_id": APP }), &headers, Some(&body))
+    http("POST", "/lark/cli_bench/callback", &json!({ "app_id": APP }), &headers, Some(&push.body))
 }
 
 /// Somebody without a good token: turned away once the keys were read.

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use flate2::Compression;
@@ -85,9 +86,10 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Report, BenchError> {
     let folder = tempfile::tempdir()?;
     let key_file = folder.path().join("vault.key");
     KeyFile::create_if_missing(&key_file)?;
-    let aws = Aws { app: case::app(KeyFile::read(&key_file)?).await?, client: case::client()? };
-    let aws = Server::start(Arc::new(aws)).await?;
-    let environment = Environment { aws: aws.address, folder: folder.path().to_owned() };
+    let app = case::app(KeyFile::read(&key_file)?).await?;
+    let aws = Arc::new(Aws { app, client: case::client()?, requests: AtomicU64::new(0) });
+    let server = Server::start(aws.clone()).await?;
+    let environment = Environment { aws: server.address, folder: folder.path().to_owned() };
     SigningKeyFiles::create_if_missing(&environment.signing_key_file())?;
 
     // The first round only brings the binaries into the page cache.
@@ -101,7 +103,7 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Report, BenchError> {
     }
     let mut all = Vec::new();
     for subject in &subjects {
-        all.push(subject.figures(&environment, plan.events).await?);
+        all.push(subject.figures(&environment, plan.events, &aws.requests).await?);
     }
     Ok(Report::new(all, plan.runs, plan.events))
 }
@@ -120,8 +122,15 @@ impl Subject {
     }
 
     /// Starts it and hands it its events; adds what its file weighs.
-    async fn figures(&self, environment: &Environment, events: u32) -> Result<Figures, BenchError> {
+    async fn figures(
+        &self,
+        environment: &Environment,
+        events: u32,
+        requests: &AtomicU64,
+    ) -> Result<Figures, BenchError> {
+        let before = requests.load(Ordering::Relaxed);
         let (process, record) = self.run(environment, events).await?;
+        let requests = requests.load(Ordering::Relaxed) - before;
         let memory_after = process.memory()?;
         process.stop().await?;
         let weight = |cause| BenchError::Binary(self.binary.clone(), cause);
@@ -132,6 +141,7 @@ impl Subject {
             memory_at_init: Spread::of(self.starts.iter().map(|start| start.memory).collect()),
             memory_after,
             handler: Spread::of(record.latencies),
+            requests_per_event: requests as f64 / f64::from(events),
             binary_bytes: fs::metadata(&self.binary).map_err(weight)?.len(),
             zip_bytes: zipped(&self.binary).map_err(weight)?,
         })

@@ -2,6 +2,7 @@
 
 mod aws;
 mod build;
+mod callback;
 mod case;
 mod functions;
 mod process;
@@ -26,6 +27,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Benchmark {
+    /// CPU time to verify, decrypt and parse one card click
+    Callback,
     /// Init, memory, latency and size of each function, beside a hello-world in the same run
     Functions {
         /// Only these; all without one
@@ -44,14 +47,22 @@ enum Benchmark {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Benchmark::Functions { names, binaries, runs, events } = Arguments::parse().benchmark;
-    let result = functions::measure(&Plan { names, binaries, runs, events }).await;
-    let (printed, code) = match result {
-        Ok(report) => {
-            let code = if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-            (writeln!(io::stdout(), "{report}"), code)
+    let measured: Result<(String, bool), String> = match Arguments::parse().benchmark {
+        Benchmark::Callback => match callback::measure() {
+            Some(cost) => Ok((cost.to_string(), cost.holds())),
+            None => Err("the click is not accepted".to_owned()),
+        },
+        Benchmark::Functions { names, binaries, runs, events } => {
+            match functions::measure(&Plan { names, binaries, runs, events }).await {
+                Ok(report) => Ok((report.to_string(), report.holds())),
+                Err(error) => Err(domain::fault::chain(&error)),
+            }
         }
-        Err(error) => (writeln!(io::stderr(), "error: {}", domain::fault::chain(&error)), ExitCode::from(2)),
+    };
+    let (printed, code) = match measured {
+        Ok((report, true)) => (writeln!(io::stdout(), "{report}"), ExitCode::SUCCESS),
+        Ok((report, false)) => (writeln!(io::stdout(), "{report}"), ExitCode::FAILURE),
+        Err(error) => (writeln!(io::stderr(), "error: {error}"), ExitCode::from(2)),
     };
     if printed.is_ok() { code } else { ExitCode::from(2) }
 }

@@ -15,5 +15,6 @@ pub mod seal;
 pub mod session;
 pub mod tenant_token;
 pub mod token;
+pub mod user_sync;
 pub mod user_tokens;
 pub mod work;

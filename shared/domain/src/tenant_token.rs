@@ -67,7 +67,7 @@ pub trait TenantTokenStore: Send + Sync {
     ) -> Result<Lease<Option<TenantToken>>, PortFault>;
 
     /// Keeps a token whose version is one above what is stored, and ends the lease; else a [`PortFault::Conflict`].
-    async fn put(&self, token: &TenantToken) -> Result<(), PortFault>;
+    async fn keep(&self, token: &TenantToken) -> Result<(), PortFault>;
 
     /// Ends the lease without a token, so that the next caller need not wait.
     async fn release(&self, app_id: &AppId, tenant_key: &str) -> Result<(), PortFault>;
@@ -211,7 +211,7 @@ impl TenantTokens {
         let sealed = self.sealer.seal(context, &secret).await.map_err(|fault| chain(&fault))?;
         let (app_id, tenant_key) = (app_id.clone(), tenant_key.to_owned());
         let token = TenantToken { app_id, tenant_key, sealed, expires_at: *expires_at, version };
-        self.store.put(&token).await.map_err(|fault| chain(&fault))
+        self.store.keep(&token).await.map_err(|fault| chain(&fault))
     }
 
     /// A stored token that does not open is as good as none: it is replaced.

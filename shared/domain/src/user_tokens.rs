@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret as _, SecretString};
 use time::{Duration, OffsetDateTime};
 
-use crate::app::{AppDirectory, AppFault, OpenApp};
+use crate::app::{AppDirectory, AppFault, AppStore, OpenApp};
 use crate::authorize::{Vendor, VendorFault};
 use crate::clock::Clock;
 use crate::fault::{Denial, Fault, PortFault, Remedy, chain};
@@ -59,6 +59,9 @@ pub trait Renewal: Send + Sync {
         tenant_key: Option<&str>,
         open_ids: &[&OpenId],
     ) -> Result<Vec<Listed>, VendorFault>;
+
+    /// Proves that the vendor takes the app's credentials.
+    async fn check(&self, app: &OpenApp) -> Result<(), VendorFault>;
 }
 
 /// What a sweep did about a token.
@@ -101,6 +104,27 @@ impl fmt::Debug for UserTokens {
 }
 
 impl UserTokens {
+    #[must_use]
+    pub fn new<T: AppStore + TokenStore + SessionStore + 'static, V: Vendor + Renewal + 'static>(
+        store: Arc<T>,
+        sealer: Arc<dyn Sealer>,
+        vendor: Arc<V>,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn Ids>,
+    ) -> Self {
+        Self {
+            apps: Arc::new(AppDirectory::new(store.clone(), sealer.clone())),
+            tokens: store.clone(),
+            sessions: store,
+            sealer,
+            vendor: vendor.clone(),
+            renewal: vendor,
+            clock,
+            ids,
+            known: Known::default(),
+        }
+    }
+
     /// An access token that works. `rejected` is one that the vendor did not take (99991668, 99991677): it is refreshed, unless
     /// somebody has done so.
     ///
@@ -159,12 +183,14 @@ impl UserTokens {
         let now = self.clock.now();
         let app = match self.apps.enabled(app_id, now).await {
             Ok(app) => app,
-            // Nobody can use the token. While the app is disabled it is looked at once an hour; the token of a deleted app goes.
+            // Nobody can use the token. The token of a deleted app goes; another's is looked at once an hour, out of the others' way.
             Err(AppFault::Unknown(_)) => {
                 self.tokens.forget(&token).await?;
                 return Ok(Tended::Forgotten);
             }
-            Err(AppFault::Disabled(_)) => return self.put_off(&UserToken { failures: 6, ..token }, now).await,
+            Err(AppFault::Disabled(_) | AppFault::Secrets(SealFault::Damaged)) => {
+                return self.put_off(&UserToken { failures: 6, ..token }, now).await;
+            }
             Err(fault) => return Err(fault.into()),
         };
         match token.due(now) {

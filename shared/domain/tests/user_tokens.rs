@@ -38,6 +38,8 @@ struct SingleUse {
     refreshes: AtomicU32,
     name: Mutex<String>,
     refresh_life: Duration,
+    /// How many people were looked up at once, each time.
+    lookups: Mutex<Vec<usize>>,
 }
 
 impl Default for SingleUse {
@@ -48,6 +50,7 @@ impl Default for SingleUse {
             refreshes: AtomicU32::new(0),
             name: Mutex::new("安".to_owned()),
             refresh_life: Duration::days(7),
+            lookups: Mutex::default(),
         }
     }
 }
@@ -74,8 +77,19 @@ impl Renewal for SingleUse {
         Ok(grant(used.trim_start_matches('r').parse::<u32>().unwrap() + 1, self.refresh_life))
     }
 
-    async fn directory(&self, _: &OpenApp, _: Option<&str>, _: &[&OpenId]) -> Result<Vec<Listed>, VendorFault> {
-        Ok(Vec::new())
+    async fn directory(&self, _: &OpenApp, _: Option<&str>, open_ids: &[&OpenId]) -> Result<Vec<Listed>, VendorFault> {
+        self.lookups.lock().unwrap().push(open_ids.len());
+        let name = Some(self.name.lock().unwrap().clone());
+        let listed = |open_id: &OpenId| Listed {
+            open_id: open_id.clone(),
+            profile: Profile { name: name.clone(), ..Profile::default() },
+            left: open_id.as_str() == "ou_resigned",
+        };
+        Ok(open_ids.iter().map(|open_id| listed(open_id)).collect())
+    }
+
+    async fn check(&self, _: &OpenApp) -> Result<(), VendorFault> {
+        Ok(())
     }
 }
 
@@ -550,4 +564,52 @@ async fn two_sweeps_at_once_do_each_thing_once() {
     let tended = join_all((0..20).map(|n| world.processes[n % 2].tend(&app, &person))).await;
     let warned = tended.iter().filter(|t| matches!(t, Ok(Tended::Warned(_)))).count();
     assert_eq!((warned, world.cards().await.len()), (1, 1));
+}
+
+/// `ou_ann` and 120 others, one of whom has resigned.
+async fn crowd() -> World {
+    let world = world(1).await;
+    for n in 100..220 {
+        let person = if n == 150 { "ou_resigned".to_owned() } else { format!("ou_{n}") };
+        let session = sample::session(n);
+        world.table.table.create(&session).await.unwrap();
+        let ended = session.ended(Outcome::Completed).unwrap();
+        world.table.table.end(&ended, Some(&sample::token_of(&person))).await.unwrap();
+    }
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn everybody_is_looked_up_in_batches_and_whoever_left_is_let_go_without_a_card() {
+    let world = crowd().await;
+    *world.vendor.name.lock().unwrap() = "新名字".to_owned();
+    let (tokens, bookmarks) = (&world.processes[0], &world.table.table);
+    let until = world.clock.now() + Duration::MINUTE;
+    let synced = tokens.sync(bookmarks, until).await.unwrap();
+    assert_eq!((synced.seen, synced.changed, synced.left), (121, 120, 1));
+    assert_eq!(*world.vendor.lookups.lock().unwrap(), [50, 50, 21]);
+    let gone = TokenStore::get(world.table.as_ref(), &sample::app_id("cli_a"), &sample::open_id("ou_resigned")).await;
+    assert_eq!(gone.unwrap().unwrap().lapsed.map(|lapse| lapse.code).as_deref(), Some("left"));
+    assert_eq!(world.cards().await, []);
+
+    assert_eq!(tokens.sync(bookmarks, until).await.unwrap().seen, 0, "a round is every six hours");
+    world.clock.advance(Duration::hours(6));
+    let again = tokens.sync(bookmarks, world.clock.now() + Duration::MINUTE).await.unwrap();
+    assert_eq!((again.seen, again.changed, again.left), (120, 0, 0), "the second round writes nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_that_runs_out_of_time_goes_on_where_it_stopped() {
+    let world = crowd().await;
+    let (tokens, bookmarks) = (&world.processes[0], &world.table.table);
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        // Time for one page: it is over as soon as the page is read.
+        let until = world.clock.now() + Duration::NANOSECOND;
+        world.clock.advance(Duration::ZERO);
+        let run = tokens.sync(bookmarks, until);
+        let (synced, ()) = tokio::join!(run, async { world.clock.advance(Duration::SECOND) });
+        seen.push(synced.unwrap().seen);
+    }
+    assert_eq!(seen.iter().sum::<usize>(), 121, "{seen:?}");
 }

@@ -8,30 +8,36 @@ const CONTENT_SECURITY_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = "
+:root{color-scheme:light dark;--ink:#1f2329;--soft:#51565d;--paper:#fff;--ground:#f2f3f5;--line:#dee0e3;--edge:#8f959e;--link:#1456f0;
+--red:#b42318;--green:#1a7f1a}
+@media(prefers-color-scheme:dark){:root{--ink:#ebebeb;--soft:#a6aab0;--paper:#232527;--ground:#141516;--line:#3a3d40;--edge:#6b7075;--link:#7aa7ff;
+--red:#ff8a80;--green:#7fd48a}}
 *{box-sizing:border-box}
-body{margin:0;background:#f2f3f5;color:#1f2329;font:16px/1.5 system-ui,-apple-system,'PingFang SC','Noto Sans CJK SC',sans-serif;overflow-wrap:anywhere}
+body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,-apple-system,'PingFang SC','Microsoft YaHei','Noto Sans CJK SC',sans-serif;overflow-wrap:anywhere}
 main{max-width:44rem;margin:0 auto;padding:1rem}
-h1{font-size:1.35rem;margin:.5rem 0}h2{font-size:1rem;margin:0}
-a{color:#1456f0}p{margin:.5rem 0}pre{white-space:pre-wrap;background:#f2f3f5;padding:.5rem;border-radius:.4rem}
-table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #dee0e3;padding:.4rem;text-align:left;vertical-align:top}
-.panel,.card,.bubble{background:#fff;border:1px solid #dee0e3;border-radius:.6rem;margin:.75rem 0;overflow:hidden}
+h1{font-size:1.35rem;line-height:1.35;margin:.5rem 0}h2{font-size:1rem;margin:0}
+a{color:var(--link)}p{margin:.5rem 0}pre{white-space:pre-wrap;background:var(--ground);padding:.5rem;border-radius:.4rem}
+hr{border:0;border-top:1px solid var(--line)}
+table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--line);padding:.4rem;text-align:left;vertical-align:top}
+.panel,.card,.bubble{background:var(--paper);border:1px solid var(--line);border-radius:.6rem;margin:.75rem 0;overflow:hidden}
 .panel,.bubble{padding:1rem}
-.card-head{padding:.6rem 1rem}.card-body{padding:.6rem 1rem}
-.row{display:flex;flex-wrap:wrap;gap:.5rem;align-items:flex-end}.row>.column{flex:1 1 12rem}
-label{display:block;margin:.4rem 0}fieldset{border:1px solid #dee0e3;border-radius:.5rem;margin:.75rem 0}
-input,select,textarea{font:inherit;padding:.45rem;border:1px solid #8f959e;border-radius:.4rem;max-width:100%;background:#fff;color:inherit}
-input[type=radio],input[type=checkbox]{margin-right:.5rem}
-button,.button{font:inherit;display:inline-block;padding:.5rem 1rem;border:1px solid #8f959e;border-radius:.4rem;background:#fff;color:#1f2329;text-decoration:none;cursor:pointer;min-height:2.6rem}
+.card-head{padding:.6rem 1rem;background:color-mix(in srgb,var(--tint,#8f959e) 18%,var(--paper))}.card-body{padding:.6rem 1rem}
+.row{display:flex;flex-wrap:wrap;gap:.5rem;align-items:flex-end}.row>.column{flex:1 1 12rem}.row>.column.auto{flex:0 0 auto}.row>label{flex:1 1 9rem;margin:0}
+.row>label>select,.row>label>input{width:100%}
+label{display:block;margin:.4rem 0}fieldset{border:1px solid var(--line);border-radius:.5rem;margin:.75rem 0}
+input,select,textarea{font:inherit;padding:.45rem;border:1px solid var(--edge);border-radius:.4rem;max-width:100%;min-height:2.6rem;background:var(--paper);color:inherit}
+input[type=radio],input[type=checkbox]{margin-right:.5rem;min-height:auto}
+button,.button{font:inherit;display:inline-block;padding:.5rem 1rem;border:1px solid var(--edge);border-radius:.4rem;background:var(--paper);color:var(--ink);text-decoration:none;cursor:pointer;min-height:2.6rem}
 button.primary,.button.primary{background:#1456f0;border-color:#1456f0;color:#fff}
-button.danger,.button.danger{border-color:#d83931;color:#b42318}
+button.danger,.button.danger{border-color:var(--red);color:var(--red)}
 button:disabled{opacity:.5;cursor:not-allowed}
 button:focus-visible,a:focus-visible,input:focus-visible,select:focus-visible{outline:3px solid #7aa7ff;outline-offset:2px}
-.small{font-size:.85rem;color:#51565d}.toast{border-left:.3rem solid #1456f0;padding-left:.6rem}
+.small{font-size:.85rem;color:var(--soft)}.toast{border-left:.3rem solid #1456f0;padding-left:.6rem}
 .toast.error{border-color:#d83931}.toast.success{border-color:#2ea121}.toast.warning{border-color:#de7802}
-.at{color:#1456f0}.gone{color:#51565d;font-style:italic}
-.red{color:#b42318}.green{color:#1a7f1a}.grey{color:#51565d}
-.blue{background:#e1eaff}.wathet{background:#d9f3fd}.turquoise{background:#d5f6f2}.head-green{background:#d9f5d6}.yellow{background:#faf1d1}
-.orange{background:#feead2}.head-red,.carmine{background:#fde2e2}.violet,.purple{background:#ece2fe}.indigo{background:#e0e2fa}.head-grey,.default{background:#eff0f1}
+.at{color:var(--link)}.gone{color:var(--soft);font-style:italic}
+.red{color:var(--red)}.green{color:var(--green)}.grey{color:var(--soft)}
+.blue{--tint:#3370ff}.wathet{--tint:#14c0ff}.turquoise{--tint:#00c2b2}.head-green{--tint:#34c724}.yellow{--tint:#ffc60a}
+.orange{--tint:#ff8800}.head-red,.carmine{--tint:#f54a45}.violet,.purple{--tint:#9f6ff1}.indigo{--tint:#4954e6}
 ";
 
 /// The two languages of every page and card.
@@ -128,9 +134,13 @@ pub(crate) fn page(status: StatusCode, language: Language, title: &str, body: &s
     (status, headers, Html(html)).into_response()
 }
 
-/// Card markdown and message text as HTML: line breaks, emphasis, code, links and mentions; all else is text.
+/// Card markdown and message text as HTML: line breaks, lists, emphasis, code, links, mentions and characters by number; all else is text.
 pub(crate) fn markdown(text: &str) -> String {
-    text.split('\n').map(|line| inline(line, 0)).collect::<Vec<_>>().join("<br>")
+    let line = |line: &str| match line.strip_prefix("- ") {
+        Some(item) => format!("• {}", inline(item, 0)),
+        None => inline(line, 0),
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("<br>")
 }
 
 fn inline(text: &str, depth: usize) -> String {
@@ -159,6 +169,11 @@ fn span(text: &str, depth: usize) -> Option<(String, &str)> {
         {
             return Some((format!("<{element}>{}</{element}>", inline(inner, depth + 1)), after));
         }
+    }
+    if let Some((number, after)) = text.strip_prefix("&#").and_then(|rest| rest.split_once(';'))
+        && let Some(character) = number.parse().ok().and_then(char::from_u32)
+    {
+        return Some((escape(character.encode_utf8(&mut [0; 4])), after));
     }
     if let Some((code, after)) = text.strip_prefix('`').and_then(|rest| rest.split_once('`')) {
         return Some((format!("<code>{}</code>", escape(code)), after));
@@ -203,6 +218,7 @@ mod tests {
         for (text, html) in [
             ("**粗体** 🌸", "<strong>粗体</strong> 🌸"),
             ("a\nb", "a<br>b"),
+            ("a:\n- b\n- *c*-", "a:<br>• b<br>• <em>c</em>-"),
             ("<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;"),
             ("[x](javascript:alert(1))", "[x](javascript:alert(1))"),
             (
@@ -214,6 +230,8 @@ mod tests {
             ("<font color='red\" x'>r</font>", "<span class=\"red\">r</span>"),
             ("`<b>`", "<code>&lt;b&gt;</code>"),
             ("2 * 3", "2 * 3"),
+            ("**task&#58;read** &#42;&#60;b&#62;", "<strong>task:read</strong> *&lt;b&gt;"),
+            ("&#; &#1114112; &#x3c; &", "&amp;#; &amp;#1114112; &amp;#x3c; &amp;"),
             ("**", "**"),
         ] {
             assert_eq!(markdown(text), html);

@@ -80,6 +80,9 @@ pub struct App {
     /// Off for load tests: the vendor's request quotas no longer apply to this app.
     #[serde(default = "yes")]
     pub rate_limits: bool,
+    /// Nothing tells whether the vendor gives the answer to a refresh again to whoever lost it. 0: a used refresh token is used.
+    #[serde(default)]
+    pub refresh_replay_secs: u32,
 }
 
 impl App {
@@ -103,6 +106,7 @@ impl App {
             enabled: true,
             refresh_enabled: true,
             rate_limits: true,
+            refresh_replay_secs: 0,
         }
     }
 
@@ -466,6 +470,9 @@ pub(crate) struct RefreshToken {
     pub(crate) authorized_at: i64,
     pub(crate) expires_at: i64,
     pub(crate) state: RefreshState,
+    /// When it was used and what the answer was, for a vendor that repeats itself.
+    #[serde(default)]
+    pub(crate) answered: Option<(i64, Value)>,
 }
 
 impl Record for RefreshToken {

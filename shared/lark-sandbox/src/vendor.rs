@@ -6,7 +6,6 @@ mod contact;
 pub(crate) mod im;
 pub(crate) mod oauth;
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -152,6 +151,11 @@ static ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         tokens: TENANT_OR_USER,
         user_scopes: CONTACT_SCOPES,
+        ..endpoint("GET", "/open-apis/contact/v3/users/batch", contact::batch)
+    },
+    Endpoint {
+        tokens: TENANT_OR_USER,
+        user_scopes: CONTACT_SCOPES,
         ..endpoint("GET", "/open-apis/contact/v3/users/find_by_department", contact::find_by_department)
     },
     Endpoint {
@@ -165,7 +169,7 @@ static ENDPOINTS: &[Endpoint] = &[
 pub(crate) struct VendorCall<'r> {
     endpoint: &'static Endpoint,
     param: Option<String>,
-    query: HashMap<String, String>,
+    query: Vec<(String, String)>,
     headers: &'r HeaderMap,
     pub(crate) body: &'r [u8],
     caller: Option<Caller>,
@@ -186,8 +190,13 @@ impl VendorCall<'_> {
         self.param.as_deref().unwrap_or_default()
     }
 
+    /// Every value of a parameter that may be repeated.
+    pub(crate) fn queries<'q>(&'q self, name: &'q str) -> impl Iterator<Item = &'q str> {
+        self.query.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
     pub(crate) fn query(&self, name: &str) -> Option<&str> {
-        self.query.get(name).map(String::as_str)
+        self.queries(name).next()
     }
 
     /// The body as a JSON object.

@@ -124,9 +124,10 @@ impl Screen<'_> {
         put(
             body,
             format_args!(
-                "<p class=\"small\"><strong>{}</strong> · <time>{}</time>{}</p>",
+                "<p class=\"small\"><strong>{}</strong> · <time datetime=\"{}\">{}</time>{}</p>",
                 escape(self.sender(&message.sender)),
                 escape(&message.created_at),
+                escape(&to_the_minute(&message.created_at)),
                 if message.updated { self.say(" · updated", " · 已更新") } else { "" },
             ),
         );
@@ -203,6 +204,11 @@ fn is_press(change: &Change, open_id: &str) -> bool {
     change.what == "clicked" && change.by == open_id
 }
 
+/// An RFC 3339 time as people read it.
+fn to_the_minute(at: &str) -> String {
+    at.get(..16).map_or_else(|| at.to_owned(), |minute| format!("{} UTC", minute.replace('T', " ")))
+}
+
 fn name_of(app: &App) -> &str {
     if app.name.is_empty() { &app.app_id } else { &app.name }
 }
@@ -256,7 +262,11 @@ impl<'v> CardView<'v> {
         let language = self.screen.language;
         match card::tag(element) {
             "hr" => html.push_str("<hr>"),
-            "markdown" | "lark_md" | "plain_text" => put(html, format_args!("<p>{}</p>", rich(element, language))),
+            "markdown" | "lark_md" | "plain_text" => {
+                let notation = element.get("text_size").is_some_and(|size| size == "notation");
+                let class = if notation { " class=\"small\"" } else { "" };
+                put(html, format_args!("<p{class}>{}</p>", rich(element, language)));
+            }
             "div" => {
                 if let Some(text) = element.get("text") {
                     put(html, format_args!("<p>{}</p>", rich(text, language)));
@@ -274,7 +284,10 @@ impl<'v> CardView<'v> {
             "note" => self.container(html, element, "elements", "small"),
             "action" => self.container(html, element, "actions", "row"),
             "column_set" => self.container(html, element, "columns", "row"),
-            "column" => self.container(html, element, "elements", "column"),
+            "column" => {
+                let narrow = element.get("width").is_some_and(|width| width == "auto");
+                self.container(html, element, "elements", if narrow { "column auto" } else { "column" });
+            }
             "form" => {
                 self.open_form(html, element);
                 for child in array(element, "elements") {

@@ -254,6 +254,14 @@ impl Renewal for LarkVendor {
         });
         Ok(listed.collect())
     }
+
+    async fn check(&self, app: &OpenApp) -> Result<(), VendorFault> {
+        match app.app.kind {
+            AppKind::Custom => self.tenant_tokens.get(app, OWN_TENANT, None).await.map(drop),
+            // It has no tenant of its own to ask for.
+            AppKind::Store => Ok(()),
+        }
+    }
 }
 
 fn grant(tokens: UserTokens) -> Grant {

@@ -391,6 +391,15 @@ fn a_click_survives_the_queue() {
 }
 
 #[test]
+fn a_number_survives_the_queue_to_its_last_digit() {
+    let mut body = new_card();
+    body["event"]["action"]["value"] = json!({ "price": 0.1, "tiny": -8.489_374_519_868_152e-29, "big": u64::MAX });
+    let click = card(push(&body));
+    let kept = serde_json::to_string(&click).unwrap();
+    assert_eq!(serde_json::from_str::<CardAction>(&kept).unwrap().action.value, body["event"]["action"]["value"]);
+}
+
+#[test]
 fn an_event_survives_the_queue_with_its_body_as_sent() {
     let received = event(push(&message("{\"text\":\"你好\"}", json!([]))));
     for queued in [serde_json::to_string(&received).unwrap(), json!(received).to_string()] {

@@ -71,7 +71,7 @@ impl TenantTokenStore for Table {
         })
     }
 
-    async fn put(&self, token: &TenantToken) -> Result<(), PortFault> {
+    async fn keep(&self, token: &TenantToken) -> Result<(), PortFault> {
         let mut item: Item = item::item("tenant_token", pk(&token.app_id), token)?;
         item.insert("sk".to_owned(), text(sk(&token.tenant_key)));
         let request = self.client.put_item().table_name(&self.name).set_item(Some(item));

@@ -122,16 +122,16 @@ pub async fn tenant_tokens(store: &dyn TenantTokenStore) {
     store.release(app, "nobody").await.unwrap();
     assert_eq!(store.lease((app, tenant), 0, NOW, until).await.unwrap(), Lease::Taken, "a released one is free");
 
-    store.put(&first).await.unwrap();
-    assert!(matches!(store.put(&first).await, Err(PortFault::Conflict { .. })));
+    store.keep(&first).await.unwrap();
+    assert!(matches!(store.keep(&first).await, Err(PortFault::Conflict { .. })));
     assert_eq!(store.get(app, tenant).await.unwrap().as_ref(), Some(&first));
     assert_eq!(store.get(app, "t2").await.unwrap(), None, "each tenant has its own");
     assert_eq!(store.lease((app, tenant), 0, NOW, until).await.unwrap(), Lease::Held(Some(first.clone())));
-    assert_eq!(store.lease((app, tenant), 1, NOW, until).await.unwrap(), Lease::Taken, "putting ends the lease");
+    assert_eq!(store.lease((app, tenant), 1, NOW, until).await.unwrap(), Lease::Taken, "keeping one ends the lease");
     let third = sample::tenant_token(3);
-    assert!(matches!(store.put(&third).await, Err(PortFault::Conflict { .. })));
+    assert!(matches!(store.keep(&third).await, Err(PortFault::Conflict { .. })));
     let second = sample::tenant_token(2);
-    store.put(&second).await.unwrap();
+    store.keep(&second).await.unwrap();
     assert_eq!(store.get(app, tenant).await.unwrap(), Some(second));
 
     let ticket = |text: &str| Sealed(text.to_owned());

@@ -108,7 +108,7 @@ impl TenantTokenStore for MemoryTable {
         Ok(Lease::Taken)
     }
 
-    async fn put(&self, token: &TenantToken) -> Result<(), PortFault> {
+    async fn keep(&self, token: &TenantToken) -> Result<(), PortFault> {
         let mut tables = self.lock();
         let key = (token.app_id.clone(), token.tenant_key.clone());
         if tables.tenant_tokens.get(&key).map_or(0, |stored| stored.version) + 1 != token.version {

@@ -8,7 +8,7 @@ use domain::oauth::{Client, ClientSecret, FAMILY_LIFE, Family, SecretHash};
 use domain::seal::Sealed;
 use domain::session::{Attempt, CardStyle, Session, SessionRequest};
 use domain::tenant_token::TenantToken;
-use domain::token::{Profile, UserToken};
+use domain::token::{Profile, TokenPair, UserToken};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
@@ -113,6 +113,12 @@ pub fn token(pair: &str) -> UserToken {
         failures: 0,
         retry_at: None,
     }
+}
+
+/// A pair that can be refreshed.
+#[must_use]
+pub fn pair() -> TokenPair {
+    TokenPair { access_token: "u1".into(), refresh_token: Some("r1".into()) }
 }
 
 /// The token of another person.

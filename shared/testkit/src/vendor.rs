@@ -9,6 +9,7 @@ use domain::authorize::{Approval, CardView, Vendor, VendorFault};
 use domain::id::{ChatId, MessageId, OpenId};
 use domain::session::{Session, SessionStatus};
 use domain::token::{Grant, Profile, TokenPair};
+use domain::user_tokens::{Listed, Renewal};
 use secrecy::SecretString;
 use time::Duration;
 
@@ -23,6 +24,8 @@ pub struct MemoryVendor {
     pub owner: Option<&'static str>,
     /// How often a code was shown; the second time is refused.
     pub exchanges: AtomicU32,
+    /// How many pairs were refreshed.
+    pub refreshed: AtomicU32,
     /// Whether the card is gone.
     pub recalled: bool,
     /// What was sent (`sent`) and what each message was changed to, in order.
@@ -34,6 +37,12 @@ impl MemoryVendor {
     #[must_use]
     pub fn cards(&self) -> Vec<(String, SessionStatus)> {
         self.shown.lock().expect("not poisoned").clone()
+    }
+
+    /// What [`Self::refreshed`] holds.
+    #[must_use]
+    pub fn refreshes(&self) -> u32 {
+        self.refreshed.load(Ordering::SeqCst)
     }
 
     fn must_be_up(&self) -> Result<(), VendorFault> {
@@ -78,5 +87,30 @@ impl Vendor for MemoryVendor {
         self.must_be_up()?;
         self.shown.lock().expect("not poisoned").push((chat_id.to_string(), session.status));
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Renewal for MemoryVendor {
+    async fn refresh(&self, _app: &OpenApp, _refresh_token: &SecretString) -> Result<Grant, VendorFault> {
+        self.must_be_up()?;
+        let n = self.refreshed.fetch_add(1, Ordering::SeqCst) + 2;
+        let pair = TokenPair { access_token: format!("u{n}").into(), refresh_token: Some(format!("r{n}").into()) };
+        let scopes = vec!["offline_access".to_owned()];
+        Ok(Grant { pair, scopes, expires_in: Duration::hours(2), refresh_expires_in: Some(Duration::days(7)) })
+    }
+
+    async fn directory(
+        &self,
+        _app: &OpenApp,
+        _tenant_key: Option<&str>,
+        _open_ids: &[&OpenId],
+    ) -> Result<Vec<Listed>, VendorFault> {
+        self.must_be_up()?;
+        Ok(Vec::new())
+    }
+
+    async fn check(&self, _app: &OpenApp) -> Result<(), VendorFault> {
+        self.must_be_up()
     }
 }

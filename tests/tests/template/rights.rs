@@ -60,9 +60,14 @@ const CALLS: [(&str, &[(&str, &str)]); 8] = [
     (
         "TokenExpiryFunction",
         &[
+            ("dynamodb:BatchGetItem", "LarkTable"),
+            ("dynamodb:DeleteItem", "LarkTable"),
             ("dynamodb:GetItem", "LarkTable"),
+            ("dynamodb:PutItem", "LarkTable"),
             ("dynamodb:Query", "LarkTable"),
             ("dynamodb:UpdateItem", "LarkTable"),
+            ("kms:Decrypt", "VaultKey"),
+            ("kms:GenerateDataKey", "VaultKey"),
             ("sqs:SendMessage", "LarkWorkQueue"),
             // Lambda sends a failed invocation there with the function's own rights.
             ("sqs:SendMessage", "ParkedQueue"),

@@ -47,6 +47,20 @@ pub(super) fn user(tx: &Tx<'_>, call: &VendorCall<'_>) -> Result<Value, Failure>
     Ok(success(json!({ "user": profile(&user) })))
 }
 
+/// People by repeated `user_ids`; who is unknown is left out.
+pub(super) fn batch(tx: &Tx<'_>, call: &VendorCall<'_>) -> Result<Value, Failure> {
+    let id_type = call.query("user_id_type").unwrap_or("open_id");
+    let ids: Vec<&str> = call.queries("user_ids").collect();
+    if ids.is_empty() || ids.len() > MAX_PER_LIST {
+        return Err(refuse(40_001, format!("param error: 1 to {MAX_PER_LIST} user_ids")));
+    }
+    let mut items = Vec::new();
+    for id in ids {
+        items.extend(find(tx, id_type, id)?.as_ref().map(profile));
+    }
+    Ok(success(json!({ "items": items })))
+}
+
 pub(super) fn find_by_department(tx: &Tx<'_>, call: &VendorCall<'_>) -> Result<Value, Failure> {
     let department_id =
         call.query("department_id").ok_or_else(|| refuse(40_001, "param error: department_id is missing"))?;

@@ -162,6 +162,10 @@ fn refresh(tx: &Tx<'_>, app: &App, fields: &Fields) -> Result<Value, Failure> {
     match token.state {
         RefreshState::Live => {}
         RefreshState::Used => {
+            let window = i64::from(app.refresh_replay_secs) * SECOND;
+            if let Some((_, body)) = token.answered.filter(|(at, _)| tx.now < at + window) {
+                return Ok(body);
+            }
             return Err(refuse(20_073, "The refresh token has been used. Please note that it can only be used once."));
         }
         RefreshState::Revoked => return Err(refuse(20_064, "The refresh token has been revoked.")),
@@ -184,8 +188,9 @@ fn refresh(tx: &Tx<'_>, app: &App, fields: &Fields) -> Result<Value, Failure> {
         scopes: Vec::new(),
         authorized_at: token.authorized_at,
     };
-    tx.put(&RefreshToken { state: RefreshState::Used, ..token })?;
-    pair(tx, &grant, scopes)
+    let body = pair(tx, &grant, scopes)?;
+    tx.put(&RefreshToken { state: RefreshState::Used, answered: Some((tx.now, body.clone())), ..token })?;
+    Ok(body)
 }
 
 fn proves(verifier: &str, challenge: &Challenge) -> bool {
@@ -257,6 +262,7 @@ fn pair(tx: &Tx<'_>, grant: &Grant, scopes: Vec<String>) -> Result<Value, Failur
             authorized_at: grant.authorized_at,
             expires_at,
             state: RefreshState::Live,
+            answered: None,
         })?;
         if let Some(body) = body.as_object_mut() {
             body.insert("refresh_token".to_owned(), refresh.into());

@@ -193,6 +193,17 @@ async fn a_refresh_token_works_once_and_the_old_access_token_one_minute_more() {
 }
 
 #[tokio::test]
+async fn a_vendor_that_repeats_itself_gives_a_lost_pair_again_for_as_long_as_it_is_told() {
+    let stage = Stage::new().await;
+    stage.app(json!({ "refresh_replay_secs": 60 })).await;
+    let (_, refresh) = pair(&stage, "offline_access").await;
+    let first = stage.post(TOKEN, refresh_of(&refresh)).await;
+    assert_eq!(stage.post(TOKEN, refresh_of(&refresh)).await.body, first.body);
+    stage.advance(60).await;
+    assert_eq!(stage.post(TOKEN, refresh_of(&refresh)).await.code(), 20_073);
+}
+
+#[tokio::test]
 async fn refreshing_ends_after_seven_days_unused_and_365_days_in_all() {
     let stage = Stage::new().await;
     let (_, unused) = pair(&stage, "offline_access").await;

@@ -144,6 +144,15 @@ async fn people_are_found_by_any_id_by_email_and_by_department() {
     assert_eq!(lina.body["data"]["user"]["name"], "李娜 🌸");
     assert_eq!(get("/open-apis/contact/v3/users/ou_nobody").await.code(), 99_992_351);
 
+    let batch = get("/open-apis/contact/v3/users/batch?user_id_type=open_id&user_ids=ou_ann&user_ids=ou_nobody&user_ids=ou_resigned").await;
+    let listed = batch.body["data"]["items"].as_array().unwrap().clone();
+    assert_eq!(
+        listed.iter().map(|user| &user["open_id"]).collect::<Vec<_>>(),
+        [&json!("ou_ann"), &json!("ou_resigned")]
+    );
+    assert_eq!(listed[1]["status"]["is_resigned"], true);
+    assert_eq!(get("/open-apis/contact/v3/users/batch?user_id_type=open_id").await.code(), 40_001);
+
     let path = "/open-apis/contact/v3/users/batch_get_id?user_id_type=open_id";
     let emails = json!({ "emails": ["ann@example.com", "nobody@example.com", "resigned@example.com"] });
     let found = stage.call(Method::POST, path, Some(&token), Some(emails)).await;
