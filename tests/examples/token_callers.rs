@@ -31,7 +31,8 @@ async fn main() {
         .http_client(lambda_kit::aws::http_client())
         .build();
     let table = Arc::new(Table::new(aws_sdk_dynamodb::Client::from_conf(config), text("/tables/LarkTable")));
-    let sealer = Arc::new(Vault::from_setting(&text("/vault_key"), || unreachable!("a local bundle has no KMS")).unwrap());
+    let sealer =
+        Arc::new(Vault::from_setting(&text("/vault_key"), || unreachable!("a local bundle has no KMS")).unwrap());
     let (clock, sandbox) = (Arc::new(SystemClock), text("/lark/sandbox"));
     let vendor = LarkVendor::new(Some(&sandbox), table.clone(), sealer.clone(), clock.clone()).unwrap();
     let tokens = Arc::new(UserTokens::new(table, sealer, Arc::new(vendor), clock, Arc::new(RandomIds)));

@@ -37,6 +37,8 @@ pub(crate) async fn run(stack: &Stack, args: AuthCardArgs) -> Result<(), CliFaul
         open_id: OpenId::parse(args.open_id)?,
         scopes: args.scopes,
         reason: args.reason,
+        template_id: None,
+        tenant_key: None,
         style: if args.concise { CardStyle::Concise } else { CardStyle::Detailed },
         template_id: None,
         tenant_key: None,

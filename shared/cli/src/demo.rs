@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use domain::id::{AppId, OpenId};
 use domain::session::{CardStyle, Session, SessionRequest, SessionStatus, SessionStore};
-use domain::token::{TokenPair, TokenStore};
+use domain::token::{TokenPair, TokenStore, UserToken};
 use local::{LarkSettings, Settings};
 use reqwest::{Client, redirect};
 use secrecy::ExposeSecret as _;
@@ -34,19 +34,26 @@ pub(crate) struct DemoArgs {
 pub(crate) async fn run(place: &Place, args: DemoArgs) -> Result<(), CliFault> {
     if let Ok(settings) = running(place) {
         say(format!("bundle at {}", settings.http));
-        return story(&settings).await;
+        return story(&settings, Time::Stays).await;
     }
     let folder = tempfile::tempdir().map_err(|cause| CliFault::storage("no temporary folder", cause))?;
     let place = Place { data: folder.path().to_owned(), stack: None };
     let begun = Instant::now();
     let bundle = start(&place, StartArgs::anywhere(args.binaries)).await?;
     say(format!("started a bundle of its own at {} in {:.1} s", bundle.settings().http, begun.elapsed().as_secs_f64()));
-    let result = story(bundle.settings()).await;
+    let result = story(bundle.settings(), Time::Moves).await;
     bundle.shutdown().await;
     result
 }
 
-async fn story(settings: &Settings) -> Result<(), CliFault> {
+/// Whether the demo may move the bundle's time: not that of a bundle that somebody works with.
+#[derive(Clone, Copy, PartialEq)]
+enum Time {
+    Stays,
+    Moves,
+}
+
+async fn story(settings: &Settings, time: Time) -> Result<(), CliFault> {
     let lark = settings.lark.as_ref();
     let lark = lark.ok_or_else(|| CliFault::Argument("the demo needs a bundle with a Lark sandbox".to_owned()))?;
     let begun = Instant::now();
@@ -54,6 +61,10 @@ async fn story(settings: &Settings) -> Result<(), CliFault> {
     demo.authorize().await?;
     demo.decline().await?;
     demo.repeat_an_event().await?;
+    match time {
+        Time::Moves => demo.live_through_a_year().await?,
+        Time::Stays => say("\nA year in the life of a token: shown by a demo that starts a bundle of its own"),
+    }
     say(format!("all steps passed in {:.1} s", begun.elapsed().as_secs_f64()));
     Ok(())
 }
@@ -63,6 +74,7 @@ struct Demo<'a> {
     sqs: aws_sdk_sqs::Client,
     events_queue: String,
     lark: &'a LarkSettings,
+    aws_endpoint: &'a str,
     http: Client,
 }
 
@@ -70,7 +82,7 @@ struct Demo<'a> {
 type Wrong = Box<dyn std::error::Error + Send + Sync>;
 
 impl<'a> Demo<'a> {
-    async fn new(settings: &Settings, lark: &'a LarkSettings) -> Result<Self, CliFault> {
+    async fn new(settings: &'a Settings, lark: &'a LarkSettings) -> Result<Self, CliFault> {
         let http = Client::builder().redirect(redirect::Policy::none()).timeout(PATIENCE).build();
         let events_queue = settings.queues.get("AppEventsQueue").cloned();
         Ok(Self {
@@ -79,6 +91,7 @@ impl<'a> Demo<'a> {
             events_queue: events_queue
                 .ok_or_else(|| CliFault::Argument("the bundle has no `AppEventsQueue`".to_owned()))?,
             lark,
+            aws_endpoint: &settings.aws_endpoint,
             http: http.map_err(|cause| CliFault::storage("no HTTP client", cause))?,
         })
     }
@@ -110,6 +123,85 @@ impl<'a> Demo<'a> {
         let event_id = format!("demo-{}", lambda_kit::random::uuid().simple());
         step("each delivery is acknowledged", self.push_five_times(&event_id)).await?;
         step("it is published", self.published("im.chat.updated_v1", &event_id)).await
+    }
+
+    /// Ten months pass in leaps; the sixty days around the end of the authorization pass one by one.
+    async fn live_through_a_year(&self) -> Result<(), CliFault> {
+        say("\nA year passes; nobody uses Ann's token");
+        step("ten months: the token is kept alive, and Ann hears nothing", self.leap(52, 6)).await?;
+        for (from, days, what) in [
+            (312, 23, "thirty days ahead she is warned, by a card that renews"),
+            (335, 23, "seven days ahead again"),
+            (358, 4, "three days ahead again"),
+            (362, 3, "on the last day it ends, and a card asks her once more"),
+        ] {
+            step(format!("day {}: {what}", from + days), self.days(days, 1)).await?;
+        }
+        step("a week later what is left of the token is cleaned up", self.days(7, 0)).await?;
+        step("her last card still works", self.renew()).await
+    }
+
+    async fn leap(&self, leaps: u32, days: u32) -> Result<(), Wrong> {
+        let before = self.anns_cards().await?.len();
+        for _ in 0..leaps {
+            self.pass(days).await?;
+        }
+        if self.anns_token().await?.is_none_or(|token| token.lapsed.is_some()) {
+            return Err("the token was not kept alive".into());
+        }
+        if self.anns_cards().await?.len() == before { Ok(()) } else { Err("she was sent a card".into()) }
+    }
+
+    /// Lives through some days, of which only the last brings cards.
+    async fn days(&self, days: u32, cards: usize) -> Result<(), Wrong> {
+        let before = self.anns_cards().await?.len();
+        for day in 1..=days {
+            self.pass(1).await?;
+            let arrived = self.anns_cards().await?.len() - before;
+            if day < days && arrived > 0 {
+                return Err(format!("a card came {} days early", days - day).into());
+            }
+        }
+        until("the card did not come", || async {
+            Ok((self.anns_cards().await?.len() == before + cards).then_some(()))
+        })
+        .await
+    }
+
+    /// Moves the bundle and the sandbox ahead, then runs the job that has become due.
+    async fn pass(&self, days: u32) -> Result<(), Wrong> {
+        let advance = json!({ "advance_secs": u64::from(days) * 24 * 60 * 60 });
+        let clock = format!("{}/_skylark/clock", self.aws_endpoint);
+        self.http.post(clock).json(&advance).send().await?.error_for_status()?;
+        let invoke = format!("{}/2015-03-31/functions/token-expiry/invocations", self.aws_endpoint);
+        let answer = self.http.post(invoke).json(&json!({ "job": "tend_tokens" })).send().await?.error_for_status()?;
+        match answer.headers().get("x-amz-function-error") {
+            None => Ok(()),
+            Some(_) => Err(answer.text().await?.into()),
+        }
+    }
+
+    async fn anns_token(&self) -> Result<Option<UserToken>, Wrong> {
+        let (app_id, open_id) = (AppId::parse(&*self.lark.app_id)?, OpenId::parse("ou_ann")?);
+        Ok(TokenStore::get(&self.stack.table, &app_id, &open_id).await?)
+    }
+
+    async fn anns_cards(&self) -> Result<Vec<Value>, Wrong> {
+        let query = [("app_id", self.lark.app_id.as_str()), ("open_id", "ou_ann")];
+        let url = format!("{}/sandbox/messages", self.lark.sandbox);
+        let seen: Value = self.http.get(url).query(&query).send().await?.json().await?;
+        let items = seen.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+        Ok(items.into_iter().filter(|message| status_of(message).is_some()).collect())
+    }
+
+    async fn renew(&self) -> Result<(), Wrong> {
+        if self.anns_token().await?.is_some() {
+            return Err("the token is still there".into());
+        }
+        let card = self.anns_cards().await?.first().cloned().ok_or("there is no card")?;
+        let page = self.open(&card).await?;
+        self.come_back(&self.consent(&page).await?).await?;
+        if self.anns_token().await?.is_some() { Ok(()) } else { Err("there is no new token".into()) }
     }
 
     async fn ask(&self, open_id: &str) -> Result<Session, Wrong> {

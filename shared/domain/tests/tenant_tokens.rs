@@ -121,7 +121,11 @@ async fn a_stored_token_that_does_not_open_is_replaced() {
     let app_id = world.app.app.app_id.clone();
     let (tenant_key, sealed) = (OWN_TENANT.to_owned(), Sealed("[]|swapped".to_owned()));
     let expires_at = world.clock.now() + Duration::hours(2);
-    world.table.keep(&TenantToken { app_id: app_id.clone(), tenant_key, sealed, expires_at, version: 1 }).await.unwrap();
+    world
+        .table
+        .keep(&TenantToken { app_id: app_id.clone(), tenant_key, sealed, expires_at, version: 1 })
+        .await
+        .unwrap();
     assert_eq!(world.get(0, None).await.unwrap(), "t1");
     let stored = TenantTokenStore::get(world.table.as_ref(), &app_id, OWN_TENANT).await.unwrap().unwrap();
     assert_eq!((stored.version, stored.sealed.0.contains("t1")), (2, true));

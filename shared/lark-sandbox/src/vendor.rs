@@ -196,7 +196,7 @@ impl VendorCall<'_> {
     }
 
     pub(crate) fn query(&self, name: &str) -> Option<&str> {
-        self.queries(name).next()
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// The body as a JSON object.
