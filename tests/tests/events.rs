@@ -133,7 +133,9 @@ fn every_route_has_an_event_that_fits_it() {
 
             let mut concrete = route.to_owned();
             for (name, value) in event["pathParameters"].as_object().into_iter().flatten() {
-                concrete = concrete.replace(&format!("{{{name}}}"), value.as_str().unwrap());
+                for parameter in [format!("{{{name}}}"), format!("{{{name}+}}")] {
+                    concrete = concrete.replace(&parameter, value.as_str().unwrap());
+                }
             }
             let sent =
                 format!("{} {}", context["http"]["method"].as_str().unwrap(), event["rawPath"].as_str().unwrap());

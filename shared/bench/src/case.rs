@@ -46,6 +46,7 @@ impl Case {
             "hello" => (json!({}), "hello, world"),
             "auth-token" => (log_in(), r#""statusCode":200"#),
             "health-check" => (get("/health", &Value::Null), r#""statusCode":200"#),
+            "lark-api" => (stranger(), r#""statusCode":401"#),
             "lark-callback" => (click(), r#""statusCode":200"#),
             "lark-oauth" => (get("/lark/cli_bench/oauth/start", &json!({ "app_id": APP })), r#""statusCode":400"#),
             "lark-work" => (unknown_session()?, r#"{"batchItemFailures":[]}"#),
@@ -209,12 +210,22 @@ fn click() -> Value {
     http("POST", "/lark/cli_bench/callback", &json!({ "app_id": APP }), &headers, Some(&push.body))
 }
 
+/// Somebody without a good token: turned away once the keys were read.
+fn stranger() -> Value {
+    let parameters = json!({ "app_id": APP, "open_id": "ou_1" });
+    let headers = json!({ "authorization": format!("Bearer {STRANGERS_TOKEN}"), "host": "bench.execute-api.us-east-1.amazonaws.com" });
+    http("GET", "/v1/lark/cli_bench/users/ou_1/token", &parameters, &headers, None)
+}
+
 /// A client logs in: its limits are counted, a token is signed and its family stored.
 fn log_in() -> Value {
     let body = json!({ "grant_type": "client_credentials", "client_id": CLIENT, "client_secret": CLIENT_SECRET });
     let headers = json!({ "content-type": "application/json", "host": "bench.execute-api.us-east-1.amazonaws.com" });
     http("POST", "/auth/token", &Value::Null, &headers, Some(&body.to_string()))
 }
+
+/// Well formed, and signed by nobody.
+const STRANGERS_TOKEN: &str = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCIsImtpZCI6IjEifQ.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl";
 
 const SESSION: &str = "0d6a7f0a-95d3-4a5e-8d4b-4f6b5b8f2c11";
 

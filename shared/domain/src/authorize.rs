@@ -148,6 +148,11 @@ impl Authorization {
         self.end(session, Outcome::Rejected, None).await
     }
 
+    /// Ends the session because its card cannot reach the person.
+    pub async fn fail(&self, session: &Session, code: &str) -> Result<Session, AuthorizeFault> {
+        self.end(session, Outcome::Failed(code.to_owned()), None).await
+    }
+
     /// Ends the session because nobody answered in time.
     pub async fn expire(&self, session: &Session) -> Result<Session, AuthorizeFault> {
         self.end(session, Outcome::Expired, None).await

@@ -111,27 +111,42 @@ pub struct SessionRequest {
     pub tenant_key: Option<String>,
 }
 
+/// Every rule that a request breaks, each with the field that breaks it.
+#[must_use]
+pub fn faults(scopes: &[String], reason: Option<&str>, template_id: Option<&str>) -> Vec<(&'static str, SessionFault)> {
+    let mut faults = Vec::new();
+    if let Some(bad) = scopes.iter().find(|s| s.is_empty() || !s.bytes().all(|b| b.is_ascii_graphic())) {
+        faults.push(("scopes", SessionFault::BadScope(bad.clone())));
+    }
+    let count = with_offline_access(scopes.to_vec()).len();
+    if count > MAX_SCOPES {
+        faults.push(("scopes", SessionFault::TooManyScopes(count)));
+    }
+    if reason.is_some_and(|reason| reason.chars().count() > 500) {
+        faults.push(("reason", SessionFault::ReasonTooLong));
+    }
+    if template_id.is_some_and(|id| !id.starts_with("AAq") && !id.starts_with("ctp_")) {
+        faults.push(("template_id", SessionFault::BadTemplate));
+    }
+    faults
+}
+
+/// Each scope once, in order.
+fn with_offline_access(mut scopes: Vec<String>) -> Vec<String> {
+    scopes.push(OFFLINE_ACCESS.to_owned());
+    scopes.sort();
+    scopes.dedup();
+    scopes
+}
+
 impl Session {
     /// Opens a session. `offline_access` is added, because without it no token can be refreshed.
     pub fn open(session_id: SessionId, request: SessionRequest, now: OffsetDateTime) -> Result<Self, SessionFault> {
-        let mut scopes = request.scopes;
-        if let Some(bad) = scopes.iter().find(|s| s.is_empty() || !s.bytes().all(|b| b.is_ascii_graphic())) {
-            return Err(SessionFault::BadScope(bad.clone()));
+        let faults = faults(&request.scopes, request.reason.as_deref(), request.template_id.as_deref());
+        if let Some((_, fault)) = faults.into_iter().next() {
+            return Err(fault);
         }
-        if !scopes.iter().any(|s| s == OFFLINE_ACCESS) {
-            scopes.push(OFFLINE_ACCESS.to_owned());
-        }
-        scopes.sort();
-        scopes.dedup();
-        if scopes.len() > MAX_SCOPES {
-            return Err(SessionFault::TooManyScopes(scopes.len()));
-        }
-        if request.reason.as_ref().is_some_and(|r| r.chars().count() > 500) {
-            return Err(SessionFault::ReasonTooLong);
-        }
-        if request.template_id.as_ref().is_some_and(|id| !id.starts_with("AAq") && !id.starts_with("ctp_")) {
-            return Err(SessionFault::BadTemplate);
-        }
+        let scopes = with_offline_access(request.scopes);
         Ok(Self {
             session_id,
             app_id: request.app_id,
@@ -376,6 +391,14 @@ mod tests {
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert_eq!(Session::open(id.clone(), request(&many), NOW), Err(SessionFault::TooManyScopes(51)));
         assert_eq!(Session::open(id, request(&["a b"]), NOW), Err(SessionFault::BadScope("a b".into())));
+    }
+
+    #[test]
+    fn every_broken_rule_is_told_with_its_field() {
+        let (long, scopes) = ("因".repeat(501), ["".to_owned()]);
+        let faults = faults(&scopes, Some(&long), Some("x"));
+        assert_eq!(faults.iter().map(|(field, _)| *field).collect::<Vec<_>>(), ["scopes", "reason", "template_id"]);
+        assert_eq!(super::faults(&[], Some(&"因".repeat(500)), Some("AAq1")), []);
     }
 
     #[test]

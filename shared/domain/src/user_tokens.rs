@@ -16,7 +16,7 @@ use crate::app::{AppDirectory, AppFault, AppStore, OpenApp};
 use crate::authorize::{Vendor, VendorFault};
 use crate::clock::Clock;
 use crate::fault::{Denial, Fault, PortFault, Remedy, chain};
-use crate::id::{AppId, Ids, OpenId};
+use crate::id::{AppId, Ids, OpenId, SessionId};
 use crate::seal::{SealFault, Sealer};
 use crate::session::{Asked, Cause, Session, SessionStore};
 use crate::token::{Due, Grant, Lease, Notice, Profile, TokenPair, TokenStore, UserToken};
@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::seconds(20);
 
 /// How many pairs one process remembers.
 const REMEMBERED: usize = 10_000;
+
+/// How long it does: what a process does not remember any more was refreshed, parked or forgotten by another one.
+const REMEMBERED_FOR: Duration = Duration::minutes(1);
 
 /// How often a pair that the vendor gave is tried to be stored: losing it would log the person out.
 const WRITES: u32 = 6;
@@ -85,7 +88,7 @@ pub struct UserTokens {
     pub renewal: Arc<dyn Renewal>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
-    /// Access tokens that are fresh until the time beside them.
+    /// Access tokens that may be used until the time beside them.
     pub known: Known,
 }
 
@@ -142,21 +145,36 @@ impl UserTokens {
         Ok(pair.access_token)
     }
 
-    /// Sends the person a card for `scopes`, and for what they granted before, unless they were asked for the same within a day.
+    /// Sends the person a card for `scopes`, and for what they granted before, unless they were asked for the same within a day. The
+    /// answer is the session of the card that they have, and whether it is a new one.
     pub async fn ask(
         &self,
         app_id: &AppId,
         open_id: &OpenId,
         tenant_key: Option<&str>,
         scopes: &[String],
-    ) -> Result<Asked, TokenFault> {
+    ) -> Result<(SessionId, bool), TokenFault> {
         let (now, session_id) = (self.clock.now(), self.ids.session_id());
         let session = match self.tokens.get(app_id, open_id).await? {
             Some(token) if token.lapsed.is_some() => Session::renewal(session_id, &token, scopes, Cause::Expired, now),
             Some(token) => Session::renewal(session_id, &token, scopes, Cause::MoreScopes, now),
             None => Session::first(session_id, (app_id, open_id), scopes, tenant_key, now),
         };
-        Ok(self.sessions.ask(&session).await?)
+        Ok(match self.sessions.ask(&session).await? {
+            Asked::Now => (session.session_id, true),
+            Asked::Before(session_id) => (session_id, false),
+        })
+    }
+
+    /// Forgets what the person granted. Other processes may use the access token for another minute; the vendor takes it for its life.
+    pub async fn forget(&self, app_id: &AppId, open_id: &OpenId) -> Result<(), TokenFault> {
+        for _ in 0..WRITES {
+            self.known.drop(app_id, open_id);
+            let Some(token) = self.tokens.get(app_id, open_id).await? else { return Ok(()) };
+            self.tokens.forget(&token).await?;
+        }
+        // Somebody changes it all the time.
+        Err(TokenFault::Busy)
     }
 
     /// Does what is due about one token. Called twice, or by two sweeps at once, each thing is done once.
@@ -229,7 +247,7 @@ impl UserTokens {
             let pair = self.open(&token, now).await?;
             let accepted = differs(&pair.access_token, rejected);
             if accepted && token.is_fresh(now) {
-                self.known.put(&token, &pair.access_token);
+                self.known.put(&token, &pair.access_token, now);
                 return Ok(pair);
             }
             let backing_off = token.retry_at.is_some_and(|retry_at| now < retry_at);
@@ -301,7 +319,7 @@ impl UserTokens {
                 return self.open(&self.stored(token).await?, now).await;
             }
         }
-        self.known.put(&after, &grant.pair.access_token);
+        self.known.put(&after, &grant.pair.access_token, now);
         self.sync_profile(app, &after, &grant.pair.access_token).await;
         Ok(grant.pair)
     }
@@ -331,7 +349,7 @@ impl UserTokens {
         let now = self.clock.now();
         match self.tokens.replace(token, &token.lapse(code, now), ask.as_ref()).await {
             Ok(()) => {
-                self.known.drop(token);
+                self.known.drop(&token.app_id, &token.open_id);
                 tracing::warn!(lark.app_id = %token.app_id, lark.code = code, "An authorization has lapsed");
                 Err(TokenFault::AuthorizationRequired)
             }
@@ -401,21 +419,22 @@ impl UserTokens {
 impl Known {
     fn get(&self, app_id: &AppId, open_id: &OpenId, now: OffsetDateTime) -> Option<SecretString> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (token, fresh_until) = known.get(&(app_id.clone(), open_id.clone()))?;
-        (now < *fresh_until).then(|| token.clone())
+        let (token, until) = known.get(&(app_id.clone(), open_id.clone()))?;
+        (now < *until).then(|| token.clone())
     }
 
-    fn put(&self, token: &UserToken, access_token: &SecretString) {
+    fn put(&self, token: &UserToken, access_token: &SecretString, now: OffsetDateTime) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert((token.app_id.clone(), token.open_id.clone()), (access_token.clone(), token.stale_at()));
+        let until = token.stale_at().min(now + REMEMBERED_FOR);
+        known.insert((token.app_id.clone(), token.open_id.clone()), (access_token.clone(), until));
     }
 
-    fn drop(&self, token: &UserToken) {
+    fn drop(&self, app_id: &AppId, open_id: &OpenId) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.remove(&(token.app_id.clone(), token.open_id.clone()));
+        known.remove(&(app_id.clone(), open_id.clone()));
     }
 }
 

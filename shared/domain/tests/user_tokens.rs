@@ -460,10 +460,27 @@ async fn a_person_is_asked_for_more_scopes_once_a_day() {
     let (app, person) = (sample::app_id("cli_a"), sample::open_id("ou_ann"));
     let more = ["calendar:calendar".to_owned()];
     let asked = join_all((0..10).map(|n| world.processes[n % 2].ask(&app, &person, None, &more))).await;
-    assert_eq!(asked.iter().filter(|asked| matches!(asked, Ok(Asked::Now))).count(), 1);
+    let asked: Vec<_> = asked.into_iter().map(Result::unwrap).collect();
+    assert_eq!(asked.iter().filter(|(_, now)| *now).count(), 1);
+    assert!(asked.iter().all(|(session_id, _)| *session_id == asked[0].0), "all are told of the same card");
     assert_eq!(world.cards().await, [Cause::MoreScopes]);
     let stranger = sample::open_id("ou_lina");
-    assert_eq!(world.processes[0].ask(&app, &stranger, None, &more).await.unwrap(), Asked::Now);
+    assert!(world.processes[0].ask(&app, &stranger, None, &more).await.unwrap().1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_token_is_used_nowhere_a_minute_later() {
+    let world = world(2).await;
+    let (app, person) = (sample::app_id("cli_a"), sample::open_id("ou_ann"));
+    for process in &world.processes {
+        process.get(&app, &person, None).await.unwrap();
+    }
+    world.processes[0].forget(&app, &person).await.unwrap();
+    world.processes[0].forget(&app, &person).await.unwrap();
+    let required = |result: Result<SecretString, TokenFault>| matches!(result, Err(TokenFault::AuthorizationRequired));
+    assert!(required(world.processes[0].get(&app, &person, None).await));
+    world.clock.advance(Duration::MINUTE);
+    assert!(required(world.processes[1].get(&app, &person, None).await));
 }
 
 /// Sweeps once a day at the same hour, for as long as there is a token, and notes what happened on which day.

@@ -10,6 +10,8 @@ pub mod client;
 pub mod code;
 pub mod event;
 pub mod oauth;
+#[cfg(feature = "client")]
+pub mod proxy;
 pub mod signature;
 #[cfg(feature = "client")]
 pub mod vendor;

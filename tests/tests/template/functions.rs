@@ -34,10 +34,10 @@ pub(crate) const RULES: &[Checked] = &[
             },
             Mutant {
                 what: "a function without a folder",
-                culprit: "LarkApiFunction",
+                culprit: "SkyLarkFunction",
                 edits: &[Set(
-                    "/Resources/LarkApiFunction",
-                    r#"{"Type": "AWS::Serverless::Function", "Properties": {"CodeUri": "./functions/lark-api"}}"#,
+                    "/Resources/SkyLarkFunction",
+                    r#"{"Type": "AWS::Serverless::Function", "Properties": {"CodeUri": "./functions/sky-lark"}}"#,
                 )],
             },
         ],

@@ -10,7 +10,7 @@ use crate::mutant::Mutant;
 use crate::read::{FUNCTION, listed, of_type, target};
 
 /// What each function's adapters call, and on which resource. What Lambda itself needs for mappings and logs, SAM adds.
-const CALLS: [(&str, &[(&str, &str)]); 7] = [
+const CALLS: [(&str, &[(&str, &str)]); 8] = [
     (
         "LarkCallbackFunction",
         &[
@@ -71,6 +71,19 @@ const CALLS: [(&str, &[(&str, &str)]); 7] = [
             ("sqs:SendMessage", "LarkWorkQueue"),
             // Lambda sends a failed invocation there with the function's own rights.
             ("sqs:SendMessage", "ParkedQueue"),
+        ],
+    ),
+    (
+        "LarkApiFunction",
+        &[
+            ("dynamodb:DeleteItem", "LarkTable"),
+            ("dynamodb:GetItem", "LarkTable"),
+            ("dynamodb:PutItem", "LarkTable"),
+            ("dynamodb:UpdateItem", "LarkTable"),
+            ("kms:Decrypt", "VaultKey"),
+            ("kms:GenerateDataKey", "VaultKey"),
+            ("kms:GetPublicKey", "SigningKey"),
+            ("sqs:SendMessage", "LarkWorkQueue"),
         ],
     ),
     (

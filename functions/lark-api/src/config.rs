@@ -1,0 +1,33 @@
+//! Settings of `lark-api`.
+
+use lambda_kit::env::{EnvError, required};
+
+/// What the environment must name.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// Apps, sessions, tokens, and how often people were asked.
+    pub(crate) lark_table: String,
+    /// Where the bell is.
+    pub(crate) work_queue_url: String,
+    /// What seals tokens and opens app secrets.
+    pub(crate) vault_key: String,
+    /// What access tokens of the API are signed with.
+    pub(crate) signing_key: String,
+    /// A host to use instead of the vendor's own.
+    pub(crate) lark_base_url: Option<String>,
+    /// Where people's browsers and clients reach this deployment, if not at the API's own endpoint.
+    pub(crate) public_url: Option<String>,
+}
+
+impl Config {
+    pub(crate) fn from_env(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, EnvError> {
+        Ok(Self {
+            lark_table: required(lookup, "LARK_TABLE")?,
+            work_queue_url: required(lookup, "WORK_QUEUE_URL")?,
+            vault_key: required(lookup, "VAULT_KEY")?,
+            signing_key: required(lookup, "SIGNING_KEY")?,
+            lark_base_url: lookup("LARK_BASE_URL"),
+            public_url: lookup("PUBLIC_URL"),
+        })
+    }
+}
