@@ -170,7 +170,7 @@ impl Api {
         let sessions = &self.authorization.sessions;
         sessions.create(&session).await?;
         let base = http::base_url(request, gate.public_url.as_deref());
-        let following = self.authorization.follow(&session.session_id, &base, now);
+        let following = self.authorization.follow(&session.session_id, &base, None, now);
         match tokio::time::timeout(CARD_PATIENCE, following).await {
             Ok(Ok(())) => {}
             Ok(Err(fault)) if fault.remedy() != Remedy::Retry => {
