@@ -16,6 +16,6 @@ pub mod sample;
 mod vendor;
 
 pub use clock::{CountingIds, ManualClock};
-pub use memory::{MemoryBus, MemoryLimiter, MemoryQueue, MemoryTable, PlainSealer};
+pub use memory::{EarlierSealer, MemoryBus, MemoryLimiter, MemoryQueue, MemoryTable, PlainSealer};
 pub use memory_auth::{MemoryAuth, MemoryTokens, PlainRefreshSeal};
 pub use vendor::MemoryVendor;
