@@ -981,7 +981,7 @@ mod tests {
     #[tokio::test]
     async fn a_card_that_the_vendor_does_not_take_now_is_promised_and_one_that_it_never_takes_is_refused() {
         let world = world().await;
-        world.fault("/open-apis/im", "rate_limit", 1).await;
+        world.fault("/open-apis/im", "timeout", 1).await;
         let Told(status, _, body) = world.post("cli_a/auth-cards", &card()).await;
         assert_eq!((status, &body["message_id"]), (202, &Value::Null), "{body}");
         let session_id = SessionId::parse(body["session_id"].as_str().unwrap()).unwrap();
@@ -1010,7 +1010,7 @@ mod tests {
 
         let Told(_, _, body) = world.get("cli_a/users/ou_ann/token").await;
         assert_eq!((&body["status"], &body["profile"]["name"]), (&json!("authorized"), &json!("Ann Carter")));
-        assert_eq!(body["scopes"], json!(["offline_access", "im:message"]), "{body}");
+        assert_eq!(body["scopes"], json!(["auth:user.id:read", "im:message", "offline_access"]), "{body}");
         for field in ["access_expires_at", "refresh_expires_at", "ends_at"] {
             assert!(body[field].is_string(), "{field}");
         }
@@ -1141,7 +1141,8 @@ mod tests {
         world.fault("/open-apis/authen/v1/user_info", "code:99991677", 1).await;
         assert_eq!(world.call_as("user:ou_ann", USER_INFO).await.0, 200);
         assert_eq!(world.calls(&format!("POST {path}")).await, before + 1, "refreshed once");
-        world.fault("/open-apis/authen/v1/user_info", "code:99991668", 2).await;
+        // The first call, the profile that comes with a refresh, and the second call.
+        world.fault("/open-apis/authen/v1/user_info", "code:99991668", 3).await;
         let Told(status, _, body) = world.call_as("user:ou_ann", USER_INFO).await;
         assert_eq!((status, &body["error"]), (403, &json!("token_not_accepted")), "the API does not take such tokens");
     }
@@ -1180,13 +1181,16 @@ mod tests {
             (4, true)
         );
         let session = world.get(&format!("cli_a/sessions/{}", body["details"]["session_id"].as_str().unwrap())).await.2;
-        assert_eq!(session["scopes"].as_array().unwrap().len(), 6, "the missing ones, and what was granted before");
+        assert_eq!(session["scopes"].as_array().unwrap().len(), 7, "the missing ones, and what was granted before");
 
         // Any one of the four will do: the caller may say which.
         let wanted = [(AS, "user:ou_ann"), (SCOPES, "contact:user.base:readonly")];
         let Told(_, _, body) = world.send(Method::GET, &format!("cli_a/{path}"), &wanted, "").await;
         let session = world.get(&format!("cli_a/sessions/{}", body["details"]["session_id"].as_str().unwrap())).await.2;
-        assert_eq!(session["scopes"], json!(["contact:user.base:readonly", "im:message", "offline_access"]));
+        assert_eq!(
+            session["scopes"],
+            json!(["auth:user.id:read", "contact:user.base:readonly", "im:message", "offline_access"])
+        );
         world.authorize("ou_ann", "offline_access im:message contact:user.base:readonly").await;
         world.clock.advance(time::Duration::minutes(1));
         assert_eq!(world.call_as("user:ou_ann", path).await.0, 200);
