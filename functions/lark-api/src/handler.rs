@@ -36,6 +36,9 @@ const CARD_PATIENCE: Duration = Duration::from_secs(6);
 /// How long a call may take, with its token, its retries and their waits.
 const PATIENCE: Duration = Duration::from_secs(24);
 
+/// A refresh that is begun later might not end before the function does.
+const REFRESH_BY: Duration = Duration::from_secs(10);
+
 /// When a call is given up, whatever it waits for: before the function is stopped and the caller left without an answer.
 const LAST_CALL: Duration = Duration::from_secs(27);
 
@@ -64,7 +67,7 @@ pub(crate) struct Gate {
 /// What requests are answered with.
 pub(crate) struct Api {
     authorization: Authorization,
-    tokens: UserTokens,
+    tokens: Arc<UserTokens>,
     vendor: Arc<LarkVendor>,
 }
 
@@ -121,7 +124,7 @@ impl Api {
         };
         let (renewal, known) = (vendor.clone(), Known::default());
         let tokens = UserTokens { apps, tokens: store, sessions, sealer, vendor: cards, renewal, clock, ids, known };
-        Self { authorization, tokens, vendor }
+        Self { authorization, tokens: Arc::new(tokens), vendor }
     }
 
     async fn route(
@@ -240,15 +243,28 @@ impl Api {
         client: &Client,
         outgoing: &Outgoing,
     ) -> Result<Answer, Unpassed> {
-        let (app_id, deadline) = (&app.app.app_id, Instant::now() + PATIENCE);
-        let token = self.tokens.get(app_id, open_id, None).await?;
-        match outgoing.send(client, &token, deadline).await {
-            Err(error) if error.class() == Class::TokenInvalid(Token::User) => {
-                let other = self.tokens.get(app_id, open_id, Some(&token)).await?;
-                Ok(outgoing.send(client, &other, deadline).await?)
+        let (app_id, started) = (&app.app.app_id, Instant::now());
+        let token = self.token(app_id, open_id, None).await?;
+        match outgoing.send(client, &token, started + PATIENCE).await {
+            Err(error) if error.class() == Class::TokenInvalid(Token::User) && started.elapsed() < REFRESH_BY => {
+                let other = self.token(app_id, open_id, Some(token)).await?;
+                Ok(outgoing.send(client, &other, started + PATIENCE).await?)
             }
+            Err(error) if error.class() == Class::TokenInvalid(Token::User) => Err(ApiError::Timeout.into()),
             result => Ok(result?),
         }
+    }
+
+    /// A refresh that has begun is finished, though nobody waits for it any more: half done, it would log the person out.
+    async fn token(
+        &self,
+        app_id: &AppId,
+        open_id: &OpenId,
+        rejected: Option<SecretString>,
+    ) -> Result<SecretString, Stopped> {
+        let (tokens, app_id, open_id) = (self.tokens.clone(), app_id.clone(), open_id.clone());
+        let getting = tokio::spawn(async move { tokens.get(&app_id, &open_id, rejected.as_ref()).await });
+        Ok(getting.await.map_err(|cause| PortFault::Unavailable { operation: "get token", cause: cause.into() })??)
     }
 
     /// Sends the person a card, unless they have one for the same.
@@ -500,12 +516,6 @@ impl From<Stopped> for Unpassed {
 impl From<ApiError> for Unpassed {
     fn from(error: ApiError) -> Self {
         Self::Vendor(error)
-    }
-}
-
-impl From<TokenFault> for Unpassed {
-    fn from(fault: TokenFault) -> Self {
-        Self::Stopped(fault.into())
     }
 }
 
@@ -1145,6 +1155,24 @@ mod tests {
         world.fault("/open-apis/authen/v1/user_info", "code:99991668", 3).await;
         let Told(status, _, body) = world.call_as("user:ou_ann", USER_INFO).await;
         assert_eq!((status, &body["error"]), (403, &json!("token_not_accepted")), "the API does not take such tokens");
+    }
+
+    #[tokio::test]
+    async fn a_refresh_that_nobody_waits_for_is_finished() {
+        let world = world().await;
+        world.authorize("ou_ann", "offline_access im:message").await;
+        world.clock.advance(time::Duration::hours(3));
+        world.fault("/open-apis/authen/v2/oauth/token", "slow:300", 1).await;
+        let called = tokio::time::timeout(Duration::from_millis(100), world.call_as("user:ou_ann", USER_INFO)).await;
+        assert!(called.is_err(), "given up in the middle");
+        let (app_id, open_id) = (sample::app_id("cli_a"), sample::open_id("ou_ann"));
+        let refreshed = async || {
+            while world.api.tokens.tokens.get(&app_id, &open_id).await.unwrap().unwrap().version == 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), refreshed()).await.unwrap();
+        assert_eq!(world.call_as("user:ou_ann", USER_INFO).await.0, 200);
     }
 
     #[tokio::test]
