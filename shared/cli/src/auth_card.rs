@@ -5,7 +5,7 @@ use domain::app::{AppFault, AppStatus, AppStore};
 use domain::id::{OpenId, SessionId};
 use domain::session::{CardStyle, Session, SessionRequest, SessionStore as _};
 use domain::work::{Doorbell, WorkQueue as _};
-use lambda_kit::{clock, random};
+use lambda_kit::random;
 use serde_json::json;
 
 use crate::app::resolve;
@@ -56,7 +56,7 @@ pub(crate) async fn ask(stack: &Stack, request: SessionRequest) -> Result<Sessio
         return Err(AppFault::Disabled(app.app_id).into());
     }
     let session_id = SessionId::parse(random::uuid().to_string())?;
-    let session = Session::open(session_id, request, clock::now())?;
+    let session = Session::open(session_id, request, stack.now())?;
     stack.table.create(&session).await?;
     stack.work.ring(&Doorbell::for_session(&session)).await?;
     Ok(session)
