@@ -113,6 +113,18 @@ impl Bundle {
         (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
     }
 
+    /// Moves the bundle's time ahead: the next invocation of any function, and the sandbox, live in the new time.
+    pub fn advance(&self, by: &str) {
+        let (code, out, err) = self.skylark(&["local", "clock", "--advance", by]);
+        assert_eq!(code, 0, "{out}{err}");
+    }
+
+    /// Fires one schedule of a function, by the name of its event in the template.
+    pub fn trigger(&self, function: &str, schedule: &str) {
+        let (code, out, err) = self.skylark(&["local", "trigger", function, "--schedule", schedule]);
+        assert_eq!(code, 0, "{out}{err}");
+    }
+
     /// SIGKILL, as a power cut would; the folder stays.
     #[must_use]
     pub fn kill(mut self) -> TempDir {

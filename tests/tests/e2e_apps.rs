@@ -441,9 +441,20 @@ async fn each_app_is_checked_with_its_own_keys_and_a_store_app_as_far_as_its_own
     assert_eq!(unnamed.code, 1);
     assert!(unnamed.err.contains("say which app; there are `cli_a` (考勤 🕘), `cli_b` (b), `cli_local"), "{unnamed:?}");
 
+    // The vendor pushes the ticket where nobody listens, then, asked again, where it is kept.
     world.add("cli_store", &["--kind", "store"]);
-    world.console("cli_store", json!({ "type": "store" })).await;
+    let nowhere = format!("{}/nowhere", world.bundle.setting("/http"));
+    world.console("cli_store", json!({ "type": "store", "callback_url": nowhere })).await;
     let findings = world.check("cli_store", &[]);
+    assert_eq!(findings.result("credentials"), "ok");
+    findings.says("credentials", "no app_ticket is stored; the vendor knows id and secret and sends it again");
+    world.console("cli_store", json!({ "type": "store" })).await;
+    let findings = until("the ticket to be stored", || async {
+        let findings = world.check("cli_store", &[]);
+        let kept = findings.one("credentials")["detail"] == "the stored app_ticket opens and gives an app token";
+        kept.then_some(findings)
+    })
+    .await;
     assert_eq!(findings.with("failed"), Vec::<&str>::new(), "{}", findings.0);
     assert_eq!(findings.with("skipped"), ["bot", "scopes", "keys", "request_url"]);
     assert_eq!(findings.result("credentials"), "ok");

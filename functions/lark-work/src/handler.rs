@@ -73,7 +73,9 @@ impl Button {
 /// Answers one ring. A ring for what is done, or was never there, is answered by doing nothing.
 pub(crate) async fn carry_out(work: &Work, bell: String, now: OffsetDateTime) -> Result<(), WorkFault> {
     match serde_json::from_str(&bell).map_err(WorkFault::NotABell)? {
-        Doorbell::Card { session_id, .. } => Ok(work.authorization.follow(&session_id, &work.public_url, now).await?),
+        Doorbell::Card { session_id, .. } => {
+            Ok(work.authorization.follow(&session_id, &work.public_url, None, now).await?)
+        }
         Doorbell::Inbox { app_id, event_id, .. } => work.empty_inbox(&app_id, &event_id, now).await,
     }
 }
@@ -136,11 +138,11 @@ impl Work {
             tracing::info!(session.id = %session_id, "A click on a card that is closed to this person");
             return Ok(());
         }
-        match button {
+        match &button {
             Button::Reject { .. } => self.authorization.reject(&session).await?,
             Button::Authorize { code: None, .. } => session,
             Button::Authorize { code: Some(code), .. } => {
-                let approval = Approval { code: code.into(), attempt: None };
+                let approval = Approval { code: code.as_str().into(), attempt: None };
                 match self.authorization.complete(&session, &approval, now).await {
                     // The session says so, and the card follows it.
                     Err(AuthorizeFault::Vendor(fault)) if fault.remedy() != Remedy::Retry => {
@@ -151,6 +153,11 @@ impl Work {
                 }
             }
         };
+        // Only now is the click's own token at hand. What it does not mend the next bell tries without it.
+        let token = SecretString::from(click.update_token.as_str());
+        if let Err(fault) = self.authorization.follow(session_id, &self.public_url, Some(&token), now).await {
+            tracing::warn!(session.id = %session_id, error = %chain(&fault), "The clicked card was not updated");
+        }
         Ok(())
     }
 
@@ -238,7 +245,7 @@ mod tests {
     async fn world(vendor: MemoryVendor) -> World {
         let (table, queue, bus) = (Arc::<MemoryTable>::default(), Arc::<MemoryQueue>::default(), Arc::default());
         let vendor = Arc::new(vendor);
-        table.put(&sample::openable_app("cli_a").await).await.unwrap();
+        AppStore::put(table.as_ref(), &sample::openable_app("cli_a").await).await.unwrap();
         table.create(&sample::session(1)).await.unwrap();
         let work = Work::new(
             table.clone(),
@@ -409,7 +416,7 @@ mod tests {
     #[tokio::test]
     async fn a_click_that_names_another_apps_session_or_none_is_parked() {
         let stranger = world(MemoryVendor::default()).await;
-        stranger.table.put(&sample::openable_app("cli_b").await).await.unwrap();
+        AppStore::put(stranger.table.as_ref(), &sample::openable_app("cli_b").await).await.unwrap();
         check_parked(stranger, click_by("ou_ann", "cli_b", decline()), "the session is unknown").await;
         let unknown = json!({ "skylark": "reject", "session_id": sample::session_id(9) });
         let click = click_by("ou_ann", "cli_a", unknown);

@@ -10,7 +10,6 @@ use std::io::{self, BufRead, IsTerminal as _};
 use clap::{Args, Subcommand, ValueEnum};
 use domain::app::{App, AppKind, AppSecrets, AppStatus, Brand};
 use domain::id::{AppId, ChatId};
-use lambda_kit::clock;
 use secrecy::SecretString;
 
 use self::registry::{Change, SecretChange};
@@ -270,7 +269,7 @@ async fn run_add(stack: &Stack, args: AddArgs) -> Result<(), CliFault> {
         secrets: &secrets,
     };
     let who = registry::who(args.audit.who)?;
-    let app = add(&stack.table, &stack.vault, registration, &who, clock::now()).await?;
+    let app = add(&stack.table, &stack.vault, registration, &who, stack.now()).await?;
     let urls = Urls::of(&stack.public_url, &app_id);
     if args.output.json {
         return say_json(&AppView::new(&app, &urls));
@@ -355,7 +354,7 @@ async fn changed(
     outcome: &str,
 ) -> Result<(), CliFault> {
     let who = registry::who(audit.who.clone())?;
-    let app = registry::change(&stack.table, &stack.vault, app, change, &who, clock::now()).await?;
+    let app = registry::change(&stack.table, &stack.vault, app, change, &who, stack.now()).await?;
     if output.json {
         return say_json(&AppView::new(&app, &Urls::of(&stack.public_url, &app.app_id)));
     }

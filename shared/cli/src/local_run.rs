@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use domain::app::{AppKind, AppSecrets, AppStore as _, Brand};
 use domain::id::AppId;
-use lambda_kit::{clock, random};
+use lambda_kit::random;
 use local::{ClientSettings, LarkSettings, Options, Running};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
@@ -17,6 +17,7 @@ use crate::app::{self, Registration};
 use crate::args::Place;
 use crate::client::{self, NewClient};
 use crate::fault::{CliFault, say};
+use crate::local_clock::{self, ClockArgs};
 use crate::stack::{Stack, running};
 
 /// The app that a fresh sandbox knows.
@@ -45,7 +46,14 @@ pub(crate) struct LocalArgs {
 #[derive(Debug, Subcommand)]
 enum LocalCommand {
     /// Fire a function's schedules now, in the running bundle.
-    Trigger { function: String },
+    Trigger {
+        function: String,
+        /// Only this one, by the name of its event in the template (`Sessions`).
+        #[arg(long)]
+        schedule: Option<String>,
+    },
+    /// Print the time that the running bundle lives in, or move it ahead.
+    Clock(ClockArgs),
 }
 
 #[derive(Debug, Args)]
@@ -80,15 +88,20 @@ impl StartArgs {
 }
 
 pub(crate) async fn run(place: &Place, args: LocalArgs) -> Result<(), CliFault> {
-    if let Some(LocalCommand::Trigger { function }) = args.command {
-        return trigger(place, &function).await;
+    match args.command {
+        Some(LocalCommand::Trigger { function, schedule }) => trigger(place, &function, schedule.as_deref()).await,
+        Some(LocalCommand::Clock(args)) => local_clock::run(place, &args).await,
+        None => serve(place, args.start).await,
     }
+}
+
+async fn serve(place: &Place, args: StartArgs) -> Result<(), CliFault> {
     let logs = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(logs).with_target(false).with_writer(std::io::stderr).init();
     // Listened for from the start: a signal during start-up must still stop what has been started.
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let bundle = tokio::select! {
-        bundle = start(place, args.start) => bundle?,
+        bundle = start(place, args) => bundle?,
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
@@ -159,7 +172,7 @@ async fn first_app(bundle: &Running) -> Result<Option<LarkSettings>, CliFault> {
             operator_chat: None,
             secrets: &secrets,
         };
-        app::add(&stack.table, &stack.vault, registration, "skylark local", clock::now()).await?;
+        app::add(&stack.table, &stack.vault, registration, "skylark local", stack.now()).await?;
     }
     let console = json!({
         "app_id": lark.app_id, "app_secret": lark.app_secret, "encrypt_key": lark.encrypt_key,
@@ -192,10 +205,11 @@ async fn first_client(bundle: &Running) -> Result<Vec<ClientSettings>, CliFault>
     }])
 }
 
-async fn trigger(place: &Place, function: &str) -> Result<(), CliFault> {
+async fn trigger(place: &Place, function: &str, schedule: Option<&str>) -> Result<(), CliFault> {
     let settings = running(place)?;
     let url = format!("{}/_skylark/trigger/{function}", settings.aws_endpoint);
-    let answer = reqwest::Client::new().post(url).send().await;
+    let chosen = schedule.map(|schedule| ("schedule", schedule));
+    let answer = reqwest::Client::new().post(url).query(chosen.as_slice()).send().await;
     let answer = answer.map_err(|cause| CliFault::storage("the bundle does not answer", cause))?;
     if !answer.status().is_success() {
         return Err(CliFault::Argument(answer.text().await.unwrap_or_default()));

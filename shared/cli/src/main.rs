@@ -8,6 +8,7 @@ mod confirm;
 mod demo;
 mod fault;
 mod invoke;
+mod local_clock;
 mod local_run;
 mod stack;
 

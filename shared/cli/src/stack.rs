@@ -6,13 +6,16 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_sdk_cloudformation::types::Stack as Described;
 use lambda_kit::aws::http_client;
+use lambda_kit::clock;
 use local::Settings;
 use queue::SqsWorkQueue;
 use table::Table;
+use time::{Duration, OffsetDateTime};
 use vault::Vault;
 
 use crate::args::Place;
 use crate::fault::CliFault;
+use crate::local_clock;
 
 /// A bundle's stores.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub(crate) struct Stack {
     pub(crate) public_url: String,
     /// What the vendor's hosts are replaced with.
     pub(crate) lark_base_url: Option<String>,
+    /// How far a local bundle's time was moved.
+    ahead: Duration,
 }
 
 impl Stack {
@@ -45,7 +50,8 @@ impl Stack {
         let auth = named("table", "AuthTable", settings.tables.get("AuthTable"))?;
         let queue = named("queue", "LarkWorkQueue", settings.queues.get("LarkWorkQueue"))?;
         let urls = Urls { public: settings.http.clone(), lark_base: settings.lark_base_url.clone() };
-        Self::over(&aws, [table, auth, queue], &settings.vault_key, urls)
+        let ahead = local_clock::ahead(settings).await?;
+        Ok(Self { ahead, ..Self::over(&aws, [table, auth, queue], &settings.vault_key, urls)? })
     }
 
     async fn deployed(name: &str) -> Result<Self, CliFault> {
@@ -80,7 +86,13 @@ impl Stack {
             vault: vault.map_err(|cause| CliFault::storage("the vault cannot be opened", cause))?,
             public_url: urls.public,
             lark_base_url: Some(urls.lark_base).filter(|url| !url.is_empty()),
+            ahead: Duration::ZERO,
         })
+    }
+
+    /// The time that the bundle's functions live in.
+    pub(crate) fn now(&self) -> OffsetDateTime {
+        clock::now() + self.ahead
     }
 }
 

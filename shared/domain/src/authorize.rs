@@ -44,8 +44,15 @@ pub trait Vendor: Send + Sync {
     /// Sends a card. The session's id is the idempotency key: called again within the hour, the same message.
     async fn send_card(&self, app: &OpenApp, card: CardView<'_>) -> Result<MessageId, VendorFault>;
 
-    /// Makes a sent card show the session as it is. Called twice, the second call changes nothing.
-    async fn update_card(&self, app: &OpenApp, message_id: &MessageId, card: CardView<'_>) -> Result<(), VendorFault>;
+    /// Makes a sent card show the session as it is. Called twice, the second call changes nothing. `click` is the update token of the
+    /// click that caused it, for a message that the app may not change otherwise.
+    async fn update_card(
+        &self,
+        app: &OpenApp,
+        message_id: &MessageId,
+        card: CardView<'_>,
+        click: Option<&SecretString>,
+    ) -> Result<(), VendorFault>;
 
     /// Tells the app's operators whom a card was sent to without anybody asking. Called again within the hour, the same message.
     async fn tell_operators(&self, app: &OpenApp, chat_id: &ChatId, session: &Session) -> Result<(), VendorFault>;
@@ -178,10 +185,12 @@ impl Authorization {
     }
 
     /// Sends the session's card, or makes it show where the session stands. Called for a card that is up to date, it does nothing.
+    /// `click` is the update token of the click that changed the session, if one did.
     pub async fn follow(
         &self,
         session_id: &SessionId,
         public_url: &str,
+        click: Option<&SecretString>,
         now: OffsetDateTime,
     ) -> Result<(), AuthorizeFault> {
         let Some(session) = self.sessions.get(session_id).await?.filter(Session::card_is_behind) else {
@@ -202,7 +211,7 @@ impl Authorization {
                 message_id
             }
             Some(message_id) => {
-                match self.vendor.update_card(&app, message_id, card).await {
+                match self.vendor.update_card(&app, message_id, card, click).await {
                     // Recalled, too old, or the chat is gone: nobody can see it, so there is nothing left to do.
                     Ok(()) | Err(VendorFault::Refused { .. }) => message_id.clone(),
                     Err(fault) => return Err(fault.into()),

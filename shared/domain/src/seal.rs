@@ -67,6 +67,11 @@ pub trait Sealer: Send + Sync {
     async fn seal(&self, context: SealContext<'_>, secret: &SecretSlice<u8>) -> Result<Sealed, SealFault>;
 
     async fn open(&self, context: SealContext<'_>, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, SealFault>;
+
+    /// The same secret sealed under the key that seals now, if an earlier one sealed it; `None` if there is nothing to do. It does not
+    /// look for damage: a record under the present key is not opened. The caller replaces a record only as it was read, or it would undo
+    /// a change made meanwhile.
+    async fn rewrap(&self, context: SealContext<'_>, sealed: &Sealed) -> Result<Option<Sealed>, SealFault>;
 }
 
 /// Why a secret was not sealed or opened.

@@ -117,7 +117,7 @@ async fn a_bell_that_cannot_be_rung_does_not_undo_what_is_stored() {
 #[tokio::test]
 async fn the_card_is_sent_once_and_then_follows_the_session() {
     let world = world(MemoryVendor::default()).await;
-    let follow = || world.authorization.follow(&world.session.session_id, URL, NOW);
+    let follow = || world.authorization.follow(&world.session.session_id, URL, None, NOW);
     follow().await.unwrap();
     follow().await.unwrap();
     world.complete().await.unwrap();
@@ -131,9 +131,9 @@ async fn the_card_is_sent_once_and_then_follows_the_session() {
 #[tokio::test]
 async fn a_card_that_was_recalled_is_not_tried_for_ever() {
     let world = world(MemoryVendor { recalled: true, ..MemoryVendor::default() }).await;
-    world.authorization.follow(&world.session.session_id, URL, NOW).await.unwrap();
+    world.authorization.follow(&world.session.session_id, URL, None, NOW).await.unwrap();
     world.complete().await.unwrap();
-    world.authorization.follow(&world.session.session_id, URL, NOW).await.unwrap();
+    world.authorization.follow(&world.session.session_id, URL, None, NOW).await.unwrap();
     assert!(!world.stored().await.card_is_behind());
 }
 

@@ -114,7 +114,13 @@ impl Vendor for SingleUse {
         Err(VendorFault::Unavailable("not asked here".into()))
     }
 
-    async fn update_card(&self, _: &OpenApp, _: &MessageId, _: CardView<'_>) -> Result<(), VendorFault> {
+    async fn update_card(
+        &self,
+        _: &OpenApp,
+        _: &MessageId,
+        _: CardView<'_>,
+        _: Option<&SecretString>,
+    ) -> Result<(), VendorFault> {
         Ok(())
     }
 

@@ -748,7 +748,7 @@ async fn advance_clock(State(sandbox): State<Sandbox>, body: Bytes) -> Reply<Val
 }
 
 fn clock_reading(sandbox: &Sandbox, now: i64) -> Value {
-    json!({ "now": rfc3339(now), "now_ms": now, "offset_secs": sandbox.store().clock.offset_ms() / SECOND })
+    json!({ "now": rfc3339(now), "now_ms": now, "offset_secs": sandbox.ahead_secs() })
 }
 
 async fn add_fault(State(sandbox): State<Sandbox>, body: Bytes) -> Reply<Fault> {

@@ -184,6 +184,12 @@ impl Sandbox {
         self.store().clock.now_ms()
     }
 
+    /// How far sandbox time is ahead of the machine's clock.
+    #[must_use]
+    pub fn ahead_secs(&self) -> i64 {
+        self.store().clock.offset_ms() / clock::SECOND
+    }
+
     /// Completes when the server is told to stop, so that deliberate waits do not hold it up.
     async fn closing(&self) {
         let mut closing = self.inner.closing.subscribe();

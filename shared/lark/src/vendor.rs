@@ -14,10 +14,11 @@ use domain::session::{CardStyle, Cause, Session, SessionStatus};
 use domain::tenant_token::{Mint, Minted, OWN_TENANT, TenantTokenStore, TenantTokens};
 use domain::token::{Grant, Profile, TokenPair};
 use domain::user_tokens::{Listed, Renewal};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use url::Url;
 
+use crate::callback::CardToken;
 use crate::card::{Authorization, Bilingual, Card, CardError, Detail, Scope, State};
 use crate::client::{ApiError, Client, ClientConfig, CodeExchange, OutgoingMessage, Receiver, UserTokens};
 use crate::code::{Class, Token};
@@ -30,6 +31,9 @@ const REFRESH_PATIENCE: Duration = Duration::from_secs(14);
 
 /// The vendor's code for a ticket that is not the newest.
 const TICKET_REFUSED: i64 = 10_012;
+
+/// Recalled, deleted, its chat dissolved: nothing updates such a card.
+const GONE: [i64; 3] = [230_011, 230_110, 232_009];
 
 /// Where each app's Open Platform is.
 #[derive(Debug, Clone)]
@@ -197,13 +201,29 @@ impl Vendor for LarkVendor {
         MessageId::parse(sent.message_id).map_err(|cause| VendorFault::Unavailable(cause.into()))
     }
 
-    async fn update_card(&self, app: &OpenApp, message_id: &MessageId, view: CardView<'_>) -> Result<(), VendorFault> {
+    async fn update_card(
+        &self,
+        app: &OpenApp,
+        message_id: &MessageId,
+        view: CardView<'_>,
+        click: Option<&SecretString>,
+    ) -> Result<(), VendorFault> {
         let (client, card) = (&self.client(app)?, &card(view)?);
         let tenant_key = view.session.tenant_key.as_deref();
-        let patched = self.as_tenant(app, tenant_key, PATIENCE, async |token, deadline| {
-            client.patch_card(&token, message_id.as_str(), card, deadline).await
+        let patched = self
+            .as_tenant(app, tenant_key, PATIENCE, async |token, deadline| {
+                client.patch_card(&token, message_id.as_str(), card, deadline).await
+            })
+            .await;
+        let refused = match (patched.map_err(VendorFault::from), click) {
+            (Err(VendorFault::Refused { code, .. }), Some(click)) if !GONE.contains(&code) => click,
+            (patched, _) => return patched,
+        };
+        let update_token = &CardToken::new(refused.expose_secret().to_owned());
+        let updated = self.as_tenant(app, tenant_key, PATIENCE, async |token, deadline| {
+            client.delayed_card_update(&token, update_token, card, &[], deadline).await
         });
-        Ok(patched.await?)
+        Ok(updated.await?)
     }
 
     async fn tell_operators(&self, app: &OpenApp, chat_id: &ChatId, session: &Session) -> Result<(), VendorFault> {

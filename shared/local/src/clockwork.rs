@@ -6,10 +6,11 @@ use std::time::Duration;
 use local_bucket::Buckets;
 use local_mapping::schedule::{Definition, Kind, Schedule, ScheduleError, Schedules};
 use local_mapping::{AsyncInvoker as _, Shutdown};
-use local_template::{Bundle, Input, ScheduleSource};
+use local_template::{Bundle, Input, ScheduleSource, Target};
 use time::OffsetDateTime;
 
 use crate::arn::{ACCOUNT, REGION};
+use crate::clock::now;
 use crate::delivery::Delivery;
 use crate::resources::target_arn;
 use crate::{StartError, part};
@@ -21,7 +22,34 @@ const LIFECYCLE: Duration = Duration::from_secs(3_600);
 #[derive(Clone)]
 pub(crate) struct Clockwork {
     schedules: Schedules,
+    names: Arc<[ScheduleName]>,
     delivery: Arc<Delivery>,
+}
+
+/// What a schedule of a function goes by.
+struct ScheduleName {
+    function: String,
+    /// Of its event under the function; the logical id of a schedule that stands alone.
+    event: String,
+    logical_id: String,
+    name: String,
+}
+
+impl ScheduleName {
+    fn all(bundle: &Bundle) -> Arc<[Self]> {
+        let name = |schedule: &local_template::Schedule| {
+            let Target::Function(function) = &schedule.target else { return None };
+            let owner = bundle.functions.iter().find(|owner| owner.name == *function)?;
+            let id = &schedule.logical_id;
+            Some(Self {
+                function: function.clone(),
+                event: id.strip_prefix(&owner.logical_id).unwrap_or(id).to_owned(),
+                logical_id: id.clone(),
+                name: schedule.name.clone(),
+            })
+        };
+        bundle.schedules.iter().filter_map(name).collect()
+    }
 }
 
 impl Clockwork {
@@ -40,17 +68,33 @@ impl Clockwork {
                 schedule.name
             );
         }
-        Ok(Self { schedules: Schedules::new(made.map_err(part("schedules"))?), delivery })
+        let schedules = Schedules::new(made.map_err(part("schedules"))?);
+        Ok(Self { schedules, names: ScheduleName::all(bundle), delivery })
     }
 
     pub(crate) async fn run(self, shutdown: Shutdown) {
         self.schedules.run(self.delivery, shutdown).await;
     }
 
-    /// Runs every schedule of a function now, enabled or not, and names what was sent.
-    pub(crate) async fn trigger(&self, function: &str) -> Vec<String> {
+    /// What the schedules of a function are called in the template.
+    pub(crate) fn names(&self, function: &str) -> Vec<&str> {
+        self.names.iter().filter(|known| known.function == function).map(|known| known.event.as_str()).collect()
+    }
+
+    /// Runs every schedule of a function now, or the one of that name, enabled or not, and tells what was sent.
+    pub(crate) async fn trigger(&self, function: &str, schedule: Option<&str>) -> Vec<String> {
+        let chosen = match schedule {
+            None => Some(function),
+            Some(alias) => {
+                let goes_by = |known: &&ScheduleName| {
+                    known.function == function
+                        && [&known.event, &known.logical_id, &known.name].iter().any(|it| *it == alias)
+                };
+                self.names.iter().find(goes_by).map(|known| known.name.as_str())
+            }
+        };
         let mut sent = Vec::new();
-        for due in self.schedules.due_now(function, now()) {
+        for due in chosen.map(|chosen| self.schedules.due_now(chosen, now())).unwrap_or_default() {
             sent.push(String::from_utf8_lossy(&due.event).into_owned());
             self.delivery.hand_over(&due.target, due.event).await;
         }
@@ -89,9 +133,4 @@ pub(crate) async fn hourly_lifecycle(buckets: Buckets) {
         }
         tokio::time::sleep(LIFECYCLE).await;
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the edge where the clock enters")]
-fn now() -> OffsetDateTime {
-    OffsetDateTime::now_utc()
 }

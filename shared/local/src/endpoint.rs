@@ -20,9 +20,12 @@ use local_gateway::WebSocketApi;
 use local_lambda::{Functions, InvokeError, Invoker as _, Reply};
 use local_queue::events::Buses;
 use local_queue::sqs::Queues;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpListener;
 
+use crate::clock::{self, BundleClock, ClockError};
 use crate::clockwork::Clockwork;
 use crate::names::Names;
 
@@ -42,6 +45,7 @@ pub(crate) struct Endpoint {
     pub(crate) sockets: Option<WebSocketApi>,
     pub(crate) names: Names,
     pub(crate) clockwork: Clockwork,
+    pub(crate) clock: Arc<BundleClock>,
     pub(crate) proxy: Client<HttpConnector, Full<Bytes>>,
     pub(crate) counts: Counts,
 }
@@ -101,7 +105,7 @@ impl Endpoint {
             return self.lambda(rest, request).await;
         }
         if let Some(rest) = path.strip_prefix("/_skylark/") {
-            return self.own(rest, request.method()).await;
+            return self.own(rest, request).await;
         }
         if path.contains("/@connections/") {
             self.counts.add(&caller, "execute-api:ManageConnections");
@@ -202,17 +206,12 @@ impl Endpoint {
         }
     }
 
-    /// What AWS has no call for: firing a schedule now, and the counters.
-    async fn own(&self, rest: &str, method: &Method) -> Response<Body> {
-        match (method, rest.split_once('/')) {
-            (&Method::POST, Some(("trigger", name))) => {
-                let function = self.names.function(name).unwrap_or(name);
-                let fired = self.clockwork.trigger(function).await;
-                if fired.is_empty() {
-                    return plain(StatusCode::NOT_FOUND, Bytes::from(format!("`{name}` has no schedule")));
-                }
-                plain(StatusCode::OK, Bytes::from(fired.join("\n")))
-            }
+    /// What AWS has no call for: firing a schedule now, moving time, and the counters.
+    async fn own(&self, rest: &str, request: Request<Incoming>) -> Response<Body> {
+        match (request.method(), rest.split_once('/')) {
+            (&Method::POST, Some(("trigger", name))) => self.trigger(name, request.uri().query()).await,
+            (&Method::GET, None) if rest == "clock" => self.reading().await,
+            (&Method::POST, None) if rest == "clock" => self.advance(request.into_body()).await,
             (&Method::GET, None) if rest == "status" => {
                 let functions: BTreeMap<String, Value> =
                     self.functions.stats().into_iter().map(|(name, stats)| (name, json!(stats))).collect();
@@ -222,6 +221,59 @@ impl Endpoint {
             _ => error(StatusCode::NOT_FOUND, "NotFound", "there is nothing here"),
         }
     }
+
+    /// Fires all schedules of a function, or the one that `?schedule=` names.
+    async fn trigger(&self, name: &str, query: Option<&str>) -> Response<Body> {
+        let function = self.names.function(name).unwrap_or(name);
+        let mut pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        let schedule = pairs.find(|(key, _)| key == "schedule").map(|(_, schedule)| schedule);
+        let fired = self.clockwork.trigger(function, schedule.as_deref()).await;
+        if !fired.is_empty() {
+            return plain(StatusCode::OK, Bytes::from(fired.join("\n")));
+        }
+        let known = self.clockwork.names(function).join("`, `");
+        let message = match schedule {
+            Some(schedule) if !known.is_empty() => format!("`{name}` has no schedule `{schedule}`; it has `{known}`"),
+            _ => format!("`{name}` has no schedule"),
+        };
+        plain(StatusCode::NOT_FOUND, Bytes::from(message))
+    }
+
+    /// How far ahead of the machine's clock the bundle lives, and what time that makes it.
+    async fn reading(&self) -> Response<Body> {
+        let ahead_secs = self.clock.offset().await.ahead_secs;
+        let now = clock::now() + std::time::Duration::from_secs(ahead_secs);
+        let now = now.format(&Rfc3339).unwrap_or_default();
+        plain(StatusCode::OK, Bytes::from(json!({ "ahead_secs": ahead_secs, "now": now }).to_string()))
+    }
+
+    async fn advance(&self, body: Incoming) -> Response<Body> {
+        let body = Limited::new(body, MAX_BODY).collect().await.map(http_body_util::Collected::to_bytes);
+        let asked = body.ok().and_then(|body| serde_json::from_slice::<Advance>(&body).ok());
+        let Some(Advance { advance_secs }) = asked else {
+            let message = "`advance_secs` must be a whole number of seconds above 0, such as {\"advance_secs\": 660}";
+            return error(StatusCode::BAD_REQUEST, "ValidationException", message);
+        };
+        let clock = self.clock.clone();
+        // A caller that goes away does not leave it half done.
+        match tokio::spawn(async move { clock.advance(advance_secs).await }).await {
+            Ok(Ok(_)) => self.reading().await,
+            Ok(Err(fault @ (ClockError::NotAhead | ClockError::TooFar))) => {
+                error(StatusCode::BAD_REQUEST, "ValidationException", &fault.to_string())
+            }
+            Ok(Err(fault)) => {
+                tracing::error!(error = ?fault, "The bundle's time did not move");
+                error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", &fault.to_string())
+            }
+            Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "the bundle is stopping"),
+        }
+    }
+}
+
+/// `POST /_skylark/clock`.
+#[derive(Deserialize)]
+struct Advance {
+    advance_secs: u32,
 }
 
 /// The access key that signed a request; each function has one of its own.

@@ -9,6 +9,7 @@ use local_lambda::{FunctionConfig, Functions, Settings};
 use local_template::{Bundle, Destination, Function, Target};
 
 use crate::arn::{self, REGION};
+use crate::clock::{self, Offset};
 use crate::delivery::Delivery;
 use crate::logs::Stderr;
 use crate::{SECRET_KEY, StartError, part};
@@ -18,18 +19,19 @@ pub(crate) fn functions(
     binaries: &BTreeMap<String, PathBuf>,
     data: &Path,
     aws_endpoint: &str,
+    offset: Offset,
     delivery: Arc<Delivery>,
 ) -> Result<Functions, StartError> {
     let configs = bundle.functions.iter().filter_map(|function| {
         let binary = binaries.get(&function.binary)?;
-        Some(config(function, binary, aws_endpoint))
+        Some(config(function, binary, aws_endpoint, offset))
     });
     let mut settings = Settings::new(REGION, data.join("lambda"), Arc::new(Stderr), delivery);
     settings.log_dir = data.join("logs");
     Functions::new(configs.collect(), settings).map_err(part("functions"))
 }
 
-fn config(function: &Function, binary: &Path, aws_endpoint: &str) -> FunctionConfig {
+fn config(function: &Function, binary: &Path, aws_endpoint: &str, offset: Offset) -> FunctionConfig {
     let asynchronous = &function.asynchronous;
     let mut config = FunctionConfig::new(&function.name, &function.arn, binary);
     config.environment.clone_from(&function.environment);
@@ -43,6 +45,7 @@ fn config(function: &Function, binary: &Path, aws_endpoint: &str) -> FunctionCon
         ("NO_COLOR", "1"),
     ];
     config.environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    config.environment.insert(clock::VARIABLE.to_owned(), offset.ahead_secs.to_string());
     if let Some(level) = &function.logging.application_level {
         config.environment.insert("AWS_LAMBDA_LOG_LEVEL".to_owned(), level.clone());
     }

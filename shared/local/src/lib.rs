@@ -1,10 +1,12 @@
 //! `skylark local`: runs template.yaml on one machine, with the very binaries that deploy.
 //!
 //! Everything it keeps is in one data folder, and whatever it acknowledged survives a killed process: tables, queues, buckets, buses,
-//! accepted asynchronous events, stream checkpoints, the vault's key and the sandbox. One bundle runs on a folder at a time.
+//! accepted asynchronous events, stream checkpoints, the vault's key, how far its time was moved, and the sandbox. One bundle runs on a
+//! folder at a time.
 
 mod arn;
 mod binaries;
+mod clock;
 mod clockwork;
 mod delivery;
 mod endpoint;
@@ -38,6 +40,7 @@ use url::Url;
 use vault::{KeyFile, SigningKeyFiles};
 
 use crate::arn::{ACCOUNT, REGION};
+use crate::clock::{BundleClock, Offset};
 use crate::clockwork::Clockwork;
 use crate::delivery::Delivery;
 use crate::endpoint::{Counts, Endpoint};
@@ -195,6 +198,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let data = prepare(&options.data)?;
     let io = |cause| StartError::Io { path: data.clone(), cause };
     let told_before = Settings::read(&data).map_err(io)?;
+    let offset = Offset::read(&data).map_err(io)?;
     let key_file = data.join("vault.key");
     KeyFile::create_if_missing(&key_file).map_err(part("vault"))?;
 
@@ -230,7 +234,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     resources::make_buckets(&buckets, &bundle)?;
 
     let delivery = Arc::new(Delivery::new(queues.clone(), buckets.clone()));
-    let functions = lambda::functions(&bundle, &binaries, &data, &aws, delivery.clone())?;
+    let functions = lambda::functions(&bundle, &binaries, &data, &aws, offset, delivery.clone())?;
     // Set once, right here.
     let _ = delivery.functions.set(functions.clone());
     let buses = Buses::open(&data.join("event.db"), ACCOUNT, REGION, delivery.clone()).map_err(part("event buses"))?;
@@ -276,6 +280,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     servers.spawn(async move { delivering.deliver_events(delivery.as_ref()).await });
     servers.spawn(async move { clockwork::hourly_lifecycle(upkeep).await });
 
+    let clock = BundleClock::new(&data, offset, functions.clone(), sandbox.clone());
+    clock.catch_up().await.map_err(part("clock"))?;
     let names = Names::new(&bundle.functions);
     let endpoint = Endpoint {
         tables: table_address,
@@ -286,6 +292,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         sockets: websocket.clone(),
         names,
         clockwork,
+        clock: Arc::new(clock),
         proxy: endpoint::proxy_client(),
         counts: Counts::default(),
     };

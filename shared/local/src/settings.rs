@@ -77,14 +77,18 @@ impl Settings {
         }
     }
 
-    /// Replaces the file in one step: a reader sees the old one or the new one, whole.
+    /// Replaces the file in one step.
     pub fn write(&self, data: &Path) -> io::Result<()> {
-        let path = Self::path(data);
-        let aside = path.with_extension(format!("{}.tmp", std::process::id()));
-        let mut options = File::options();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.sync_all()?;
-        fs::rename(aside, path)
+        replace(&Self::path(data), self)
     }
+}
+
+/// Writes a JSON file that only its owner reads: whoever reads it sees the old one or the new one, whole.
+pub(crate) fn replace(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let aside = path.with_extension(format!("{}.tmp", std::process::id()));
+    let mut options = File::options();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    file.write_all(&serde_json::to_vec_pretty(value)?)?;
+    file.sync_all()?;
+    fs::rename(aside, path)
 }

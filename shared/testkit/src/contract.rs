@@ -6,13 +6,36 @@ use domain::id::{ChatId, EventId, MessageId};
 use domain::inbox::{Acceptance, CLAIM, Claim, Inbox, OpenEntries, RING_AGAIN};
 use domain::limit::{Limit, LimitFault, Limiter};
 use domain::oauth::{ClientStore, FamilyStore, Presented, SecretHash};
-use domain::seal::Sealed;
+use domain::seal::{SealContext, SealFault, Sealed, Sealer};
 use domain::session::{Outcome, SESSION_LIFE, SessionStatus, SessionStore};
 use domain::token::TokenStore;
 use futures_util::future::join_all;
+use secrecy::{ExposeSecret as _, SecretSlice};
 use time::Duration;
 
 use crate::sample::{self, NOW};
+
+/// Sealing: a record opens in its own place only, and is sealed anew, once, if `earlier` sealed it before the key was rotated.
+pub async fn sealer(sealer: &dyn Sealer, earlier: &dyn Sealer) {
+    let app = sample::app("cli_a").app_id;
+    let (here, elsewhere) = (SealContext::AppTicket(&app), SealContext::App(&app));
+    let secret = SecretSlice::from("密钥 🔑".as_bytes().to_vec());
+    let damaged = |opened: Result<_, SealFault>| matches!(opened, Err(SealFault::Damaged));
+
+    let now = sealer.seal(here, &secret).await.unwrap();
+    assert_eq!(**sealer.open(here, &now).await.unwrap(), *secret.expose_secret());
+    assert!(damaged(sealer.open(elsewhere, &now).await.map(drop)), "opened in another place");
+    assert_eq!(sealer.rewrap(here, &now).await.unwrap(), None);
+    assert!(damaged(earlier.open(here, &now).await.map(drop)), "opened without the new key");
+
+    let before = earlier.seal(here, &secret).await.unwrap();
+    assert_eq!(**sealer.open(here, &before).await.unwrap(), *secret.expose_secret());
+    assert!(damaged(sealer.rewrap(elsewhere, &before).await.map(drop)), "sealed anew for another place");
+    let anew = sealer.rewrap(here, &before).await.unwrap().expect("the earlier key's record is sealed anew");
+    assert_eq!(**sealer.open(here, &anew).await.unwrap(), *secret.expose_secret());
+    assert_eq!(sealer.rewrap(here, &anew).await.unwrap(), None, "once is enough");
+    assert!(damaged(sealer.open(here, &Sealed("not a record".to_owned())).await.map(drop)));
+}
 
 /// Apps: created once, changed and deleted only by who saw the last version, listed whole.
 pub async fn apps(store: &dyn AppStore) {

@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "a broken contract ends the test"
 )]
 
@@ -16,6 +17,6 @@ pub mod sample;
 mod vendor;
 
 pub use clock::{CountingIds, ManualClock};
-pub use memory::{MemoryBus, MemoryLimiter, MemoryQueue, MemoryTable, PlainSealer};
+pub use memory::{EarlierSealer, MemoryBus, MemoryLimiter, MemoryQueue, MemoryTable, PlainSealer};
 pub use memory_auth::{MemoryAuth, MemoryTokens, PlainRefreshSeal};
 pub use vendor::MemoryVendor;

@@ -356,8 +356,41 @@ impl Sealer for PlainSealer {
 
     async fn open(&self, context: SealContext<'_>, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, SealFault> {
         let place = format!("{:?}|", context.pairs());
-        let text = sealed.0.strip_prefix(&place).ok_or(SealFault::Damaged)?;
+        let record = sealed.0.strip_prefix(EARLIER_KEY).unwrap_or(&sealed.0);
+        let text = record.strip_prefix(&place).ok_or(SealFault::Damaged)?;
         Ok(Zeroizing::new(text.as_bytes().to_vec()))
+    }
+
+    async fn rewrap(&self, context: SealContext<'_>, sealed: &Sealed) -> Result<Option<Sealed>, SealFault> {
+        let Some(record) = sealed.0.strip_prefix(EARLIER_KEY) else { return Ok(None) };
+        self.open(context, sealed).await?;
+        Ok(Some(Sealed(record.to_owned())))
+    }
+}
+
+/// What a record under the earlier key begins with.
+const EARLIER_KEY: &str = "earlier key|";
+
+/// [`PlainSealer`] before its key was rotated: what this one seals, that one opens and re-wraps.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct EarlierSealer;
+
+#[async_trait]
+impl Sealer for EarlierSealer {
+    async fn seal(&self, context: SealContext<'_>, secret: &SecretSlice<u8>) -> Result<Sealed, SealFault> {
+        let Sealed(record) = PlainSealer.seal(context, secret).await?;
+        Ok(Sealed(format!("{EARLIER_KEY}{record}")))
+    }
+
+    async fn open(&self, context: SealContext<'_>, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, SealFault> {
+        if !sealed.0.starts_with(EARLIER_KEY) {
+            return Err(SealFault::Damaged);
+        }
+        PlainSealer.open(context, sealed).await
+    }
+
+    async fn rewrap(&self, _: SealContext<'_>, _: &Sealed) -> Result<Option<Sealed>, SealFault> {
+        Ok(None)
     }
 }
 
@@ -380,8 +413,13 @@ impl Limiter for MemoryLimiter {
 
 #[cfg(test)]
 mod tests {
-    use super::{MemoryLimiter, MemoryTable};
+    use super::{EarlierSealer, MemoryLimiter, MemoryTable, PlainSealer};
     use crate::contract;
+
+    #[tokio::test]
+    async fn keeps_the_contract_of_sealing() {
+        contract::sealer(&PlainSealer, &EarlierSealer).await;
+    }
 
     #[tokio::test]
     async fn keeps_the_contract_of_apps() {

@@ -74,7 +74,13 @@ impl Vendor for MemoryVendor {
         Ok(MessageId::parse("om_1").unwrap())
     }
 
-    async fn update_card(&self, _app: &OpenApp, id: &MessageId, card: CardView<'_>) -> Result<(), VendorFault> {
+    async fn update_card(
+        &self,
+        _app: &OpenApp,
+        id: &MessageId,
+        card: CardView<'_>,
+        _click: Option<&SecretString>,
+    ) -> Result<(), VendorFault> {
         self.must_be_up()?;
         if self.recalled {
             return Err(VendorFault::Refused { code: 230_011, message: "recalled".to_owned() });

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use aws_lc_rs::aead::{Aad, NONCE_LEN, Nonce};
-use aws_lc_rs::rand;
+use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::fault::PortFault;
@@ -20,8 +20,12 @@ use crate::envelope::{DataKey, KeyService, canonical, cipher};
 
 const KEY_BYTES: usize = 32;
 
+/// So many bytes of its SHA-256 tell one master key from another.
+const ID_BYTES: usize = 8;
+
 /// A master key held in memory.
 pub struct KeyFile {
+    id: String,
     master: Zeroizing<Vec<u8>>,
 }
 
@@ -42,19 +46,28 @@ pub enum KeyFileError {
     },
     #[error("key file `{}` does not hold such a key in base64", path.display())]
     Malformed { path: PathBuf },
+    /// A list of keys could not name it.
+    #[error("the path of key file `{}` has a comma in it", path.display())]
+    Comma { path: PathBuf },
 }
 
 impl KeyFile {
     #[must_use]
     pub fn from_bytes(master: [u8; KEY_BYTES]) -> Self {
-        Self { master: Zeroizing::new(master.to_vec()) }
+        Self::of(Zeroizing::new(master.to_vec()))
+    }
+
+    fn of(master: Zeroizing<Vec<u8>>) -> Self {
+        let sum = digest::digest(&digest::SHA256, &master);
+        let id = sum.as_ref().iter().take(ID_BYTES).map(|byte| format!("{byte:02x}")).collect();
+        Self { id, master }
     }
 
     /// Reads the key.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         let master = read_file(path)?;
         if master.len() == KEY_BYTES {
-            Ok(Self { master })
+            Ok(Self::of(master))
         } else {
             Err(KeyFileError::Malformed { path: path.to_owned() })
         }
@@ -63,6 +76,9 @@ impl KeyFile {
     /// Makes a new key, readable by its owner only, unless the file is there already.
     pub fn create_if_missing(path: &Path) -> Result<(), KeyFileError> {
         let fault = |cause| KeyFileError::Io { path: path.to_owned(), cause };
+        if path.to_string_lossy().contains(',') {
+            return Err(KeyFileError::Comma { path: path.to_owned() });
+        }
         if path.exists() {
             return Ok(());
         }
@@ -96,6 +112,10 @@ pub(crate) fn write_once(path: &Path, key: &str) -> Result<(), KeyFileError> {
 
 #[async_trait]
 impl KeyService for KeyFile {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
     async fn generate(&self, context: &BTreeMap<&str, &str>) -> Result<DataKey, PortFault> {
         let broken = |detail: &str| PortFault::Broken { operation: "GenerateDataKey", detail: detail.to_owned() };
         let mut plain = Zeroizing::new(vec![0; KEY_BYTES]);
@@ -137,6 +157,22 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         KeyFile::read(&path).unwrap();
+    }
+
+    #[test]
+    fn each_key_has_a_name_that_tells_nothing_of_it() {
+        let (one, two) = (KeyFile::from_bytes([1; 32]), KeyFile::from_bytes([2; 32]));
+        // The first bytes of `printf '\\1%.0s' {1..32} | sha256sum`.
+        assert_eq!(one.id(), "72cd6e8422c407fb");
+        assert_ne!(one.id(), two.id());
+        assert_eq!(one.id(), KeyFile::from_bytes([1; 32]).id());
+    }
+
+    #[test]
+    fn a_path_that_a_list_could_not_name_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let fault = KeyFile::create_if_missing(&folder.path().join("a,b.key")).unwrap_err();
+        assert!(fault.to_string().contains("a,b.key") && fault.to_string().contains("comma"), "{fault}");
     }
 
     #[test]

@@ -33,6 +33,11 @@ fn owned(context: &BTreeMap<&str, &str>) -> HashMap<String, String> {
 
 #[async_trait]
 impl KeyService for Kms {
+    /// Its id, whether the setting names that or the ARN, of whichever region; an alias stands for itself.
+    fn id(&self) -> &str {
+        self.key_id.rsplit_once("key/").map_or(self.key_id.as_str(), |(_, id)| id)
+    }
+
     async fn generate(&self, context: &BTreeMap<&str, &str>) -> Result<DataKey, PortFault> {
         const OPERATION: &str = "GenerateDataKey";
         let made = self

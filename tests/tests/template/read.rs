@@ -25,8 +25,11 @@ pub(crate) fn properties<'t>(template: &'t Value, kind: &str, id: &str) -> Optio
     (resource["Type"] == kind).then(|| &resource["Properties"])
 }
 
-/// The logical id that `!Ref`, `!GetAtt` or the beginning of `!Sub` points to.
+/// The logical id that `!Ref`, `!GetAtt` or the beginning of `!Sub` points to; of an `!If`, what it is as long as no parameter is given.
 pub(crate) fn target(value: &Value) -> Option<&str> {
+    if let Some([_, _, otherwise]) = value["Fn::If"].as_array().map(Vec::as_slice) {
+        return target(otherwise);
+    }
     let substituted = || value["Fn::Sub"].as_str()?.strip_prefix("${")?.split(['.', '}']).next();
     value["Ref"].as_str().or_else(|| value["Fn::GetAtt"][0].as_str()).or_else(substituted)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Checked;
 use crate::mutant::Edit::{Remove, Set};
@@ -131,6 +131,14 @@ pub(crate) const RULES: &[Checked] = &[
                 )],
             },
             Mutant {
+                what: "every key, if a parameter says so",
+                culprit: "LarkCallbackFunction",
+                edits: &[Set(
+                    "/Resources/LarkCallbackFunction/Properties/Policies/0/Statement/3/Resource",
+                    r#"{"Fn::If": ["HasNewerVaultKeys", "*", {"Fn::GetAtt": ["VaultKey", "Arn"]}]}"#,
+                )],
+            },
+            Mutant {
                 what: "all actions but one",
                 culprit: "HealthCheckFunction",
                 edits: &[Set(
@@ -210,7 +218,7 @@ fn rights_are_spelled_out(template: &Value) -> Vec<String> {
             {
                 violations.push(format!("{id} has a wildcard for an action: {}", statement["Action"]));
             }
-            let foreign = |arn: &Value| target(arn).is_none_or(|id| template["Resources"][id].is_null());
+            let foreign = |arn: &Value| !is_declared(template, arn);
             if statement["Resource"].is_null() || listed(&statement["Resource"]).iter().any(foreign) {
                 violations
                     .push(format!("{id} has rights on what this template does not declare: {}", statement["Resource"]));
@@ -221,6 +229,14 @@ fn rights_are_spelled_out(template: &Value) -> Vec<String> {
         }
     }
     violations
+}
+
+/// A resource of the template; or that with others of its kind before it, where whoever deploys names some in a parameter.
+fn is_declared(template: &Value, arn: &Value) -> bool {
+    let Some(id) = target(arn).filter(|id| !template["Resources"][id].is_null()) else { return false };
+    let Some([_, named, _]) = arn["Fn::If"].as_array().map(Vec::as_slice) else { return true };
+    let mut parameters = template["Parameters"].as_object().into_iter().flatten();
+    parameters.any(|(name, _)| named["Fn::Split"] == json!([",", { "Fn::Sub": format!("${{{name}}},${{{id}.Arn}}") }]))
 }
 
 fn rights_match_calls(template: &Value) -> Vec<String> {

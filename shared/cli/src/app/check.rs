@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use domain::app::{APP_TTL, App, AppKind, AppSecrets, AppStatus};
-use domain::seal::SealFault;
-use lambda_kit::{clock, random};
+use domain::seal::{SealContext, SealFault, Sealer as _};
+use domain::tenant_token::TenantTokenStore as _;
+use lambda_kit::random;
 use lark::client::{ApiError, Application, Client, ClientConfig, Subscription};
 use lark::signature;
 use reqwest::header::CONTENT_TYPE;
@@ -39,6 +40,9 @@ const SCOPES: [(&[&str], &str); 3] = [
         "people's names can be read",
     ),
 ];
+
+/// The vendor's code for a ticket that is not the newest.
+const TICKET_REFUSED: i64 = 10_012;
 
 /// Lets the vendor tell an app its own settings.
 const SELF_MANAGE: &str = "application:application:self_manage";
@@ -97,7 +101,10 @@ pub(crate) async fn run(stack: &Stack, args: CheckArgs) -> Result<(), CliFault> 
         Err(fault) => return Err(fault.into()),
     };
     let checks = match secrets {
-        Some(secrets) => Examination::new(stack, &app, secrets, public_url)?.all().await,
+        Some(secrets) => {
+            let ticket = Ticket::of(stack, &app).await?;
+            Examination::new(stack, &app, secrets, ticket, public_url)?.all().await
+        }
         None => vec![Check::failed(
             "registration",
             "the stored secrets do not open",
@@ -140,10 +147,31 @@ fn lines(check: &Check) -> String {
     lines
 }
 
+/// What is stored of a store app's ticket.
+enum Ticket {
+    Missing,
+    Damaged,
+    Stored(SecretString),
+}
+
+impl Ticket {
+    /// A custom app has none.
+    async fn of(stack: &Stack, app: &App) -> Result<Self, CliFault> {
+        let Some(sealed) = stack.table.ticket(&app.app_id).await? else { return Ok(Self::Missing) };
+        match stack.vault.open(SealContext::AppTicket(&app.app_id), &sealed).await {
+            Ok(ticket) => Ok(Self::Stored(String::from_utf8_lossy(&ticket).into_owned().into())),
+            Err(SealFault::Damaged) => Ok(Self::Damaged),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+}
+
 /// One app under examination.
 struct Examination<'a> {
+    stack: &'a Stack,
     app: &'a App,
     secrets: AppSecrets,
+    ticket: Ticket,
     urls: Urls,
     /// The Open API and the accounts.
     open: Client,
@@ -153,7 +181,13 @@ struct Examination<'a> {
 }
 
 impl<'a> Examination<'a> {
-    fn new(stack: &Stack, app: &'a App, secrets: AppSecrets, public_url: &str) -> Result<Self, CliFault> {
+    fn new(
+        stack: &'a Stack,
+        app: &'a App,
+        secrets: AppSecrets,
+        ticket: Ticket,
+        public_url: &str,
+    ) -> Result<Self, CliFault> {
         let host = |own: &str| {
             let url = stack.lark_base_url.as_deref().unwrap_or(own);
             url.parse::<Url>().map_err(|_| CliFault::Argument(format!("the bundle's LarkBaseUrl `{url}` is no URL")))
@@ -161,8 +195,10 @@ impl<'a> Examination<'a> {
         let open = Client::new(ClientConfig::new(host(app.brand.open_base())?));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE).build();
         Ok(Self {
+            stack,
             app,
             secrets,
+            ticket,
             urls: Urls::of(public_url, &app.app_id),
             accounts: open.at(host(app.brand.accounts_base())?),
             open,
@@ -203,17 +239,14 @@ impl<'a> Examination<'a> {
     async fn credentials(&self) -> (Check, Option<SecretString>) {
         let (app_id, secret) = (self.app.app_id.as_str(), &self.secrets.app_secret);
         let result = match self.app.kind {
-            AppKind::Custom => self.open.tenant_access_token(app_id, secret, deadline()).await.map(Some),
-            AppKind::Store => self.open.resend_app_ticket(app_id, secret, deadline()).await.map(|()| None),
-        };
-        match result {
-            Ok(Some(token)) => {
+            AppKind::Custom => self.open.tenant_access_token(app_id, secret, deadline()).await.map(|token| {
                 let detail = format!("a tenant token, good for {} s", token.expires_in_secs);
                 (Check::ok("credentials", detail), Some(token.token))
-            }
-            Ok(None) => {
-                (Check::ok("credentials", "the vendor knows id and secret and sends the app_ticket again"), None)
-            }
+            }),
+            AppKind::Store => self.store_credentials().await.map(|check| (check, None)),
+        };
+        match result {
+            Ok(proved) => proved,
             Err(error) => {
                 let advice = match error.code() {
                     Some(10_014) => format!(
@@ -230,6 +263,25 @@ impl<'a> Examination<'a> {
                 (Check::failed("credentials", told(&error), advice), None)
             }
         }
+    }
+
+    /// The stored ticket proves id and secret by an app token. Where there is none that is good, asking for it again proves them.
+    async fn store_credentials(&self) -> Result<Check, ApiError> {
+        const CHECK: &str = "credentials";
+        let (app_id, secret) = (self.app.app_id.as_str(), &self.secrets.app_secret);
+        let reason = match &self.ticket {
+            Ticket::Missing => "no app_ticket is stored",
+            Ticket::Damaged => "the stored app_ticket does not open",
+            Ticket::Stored(ticket) => match self.open.app_access_token(app_id, secret, ticket, deadline()).await {
+                Ok(_) => return Ok(Check::ok(CHECK, "the stored app_ticket opens and gives an app token")),
+                Err(error) if error.code() == Some(TICKET_REFUSED) => "the stored app_ticket is not the newest",
+                Err(error) => return Err(error),
+            },
+        };
+        self.open.resend_app_ticket(app_id, secret, deadline()).await?;
+        let mut check = Check::ok(CHECK, format!("{reason}; the vendor knows id and secret and sends it again"));
+        check.advice = Some("check again in a minute: the ticket comes as an event to the request URL".to_owned());
+        Ok(check)
     }
 
     fn without_token(&self) -> String {
@@ -390,7 +442,7 @@ impl<'a> Examination<'a> {
 
     /// A warm function trusts what it read for [`APP_TTL`], so a change just made is waited for.
     async fn wait_until_known_everywhere(&self) {
-        let left = self.app.updated_at + APP_TTL - clock::now();
+        let left = self.app.updated_at + APP_TTL - self.stack.now();
         if self.app.version > 1 && left.is_positive() {
             tokio::time::sleep(left.min(APP_TTL).unsigned_abs()).await;
         }

@@ -1,5 +1,6 @@
 //! One execution environment: a process of a function, its Runtime API and its log.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -82,9 +83,10 @@ pub(crate) enum Settled {
 }
 
 impl Environment {
-    /// Starts the process; it is not ready yet.
+    /// Starts the process; it is not ready yet. `variables` win over the configuration's.
     pub(crate) async fn start(
         config: &FunctionConfig,
+        variables: &BTreeMap<String, String>,
         region: &str,
         processes: &Arc<ProcessTable>,
         log: &Arc<FunctionLog>,
@@ -94,7 +96,7 @@ impl Environment {
         let api = RuntimeApi::serve().await?;
         let binary = BinaryVersion::of(&config.binary);
         let (log, stdout, stderr) = EnvironmentLog::new(Arc::clone(log), &id)?;
-        let mut command = command(config, region, &id, &api)?;
+        let mut command = command(config, variables, region, &id, &api)?;
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let mut tries = 0;
         let process = loop {
@@ -237,7 +239,13 @@ pub(crate) fn response_too_large() -> Failure {
 
 /// The command with the variables of the Lambda execution environment and no others. `AWS_EXECUTION_ENV` is not among them:
 /// Lambda does not set it for OS-only runtimes.
-fn command(config: &FunctionConfig, region: &str, id: &str, api: &RuntimeApi) -> io::Result<Command> {
+fn command(
+    config: &FunctionConfig,
+    variables: &BTreeMap<String, String>,
+    region: &str,
+    id: &str,
+    api: &RuntimeApi,
+) -> io::Result<Command> {
     let binary = path::absolute(&config.binary)?;
     let root = binary.parent().unwrap_or(Path::new("/"));
     let day = origin::now().format(LOG_STREAM_DAY).unwrap_or_default();
@@ -250,6 +258,7 @@ fn command(config: &FunctionConfig, region: &str, id: &str, api: &RuntimeApi) ->
         .env("PATH", "/usr/local/bin:/usr/bin/:/bin:/opt/bin")
         .env("AWS_LAMBDA_LOG_FORMAT", "Text")
         .envs(&config.environment)
+        .envs(variables)
         // What Lambda reserves.
         .env("_HANDLER", "bootstrap")
         .env("TZ", ":UTC")

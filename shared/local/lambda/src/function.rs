@@ -1,5 +1,6 @@
 //! One function: its environments, who gets one, and what its invocations add up to.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ struct Pool {
     idle: Vec<Environment>,
     /// Environments of an earlier generation are not used again.
     generation: u64,
+    /// What was set since the runner started; it wins over the configuration.
+    variables: BTreeMap<String, String>,
 }
 
 /// An environment that may take an event, and what its start took.
@@ -126,11 +129,12 @@ impl Function {
         run.await.map_err(|_| InvokeError::Throttled)
     }
 
-    /// Later invocations use new environments; those that run are completed.
-    pub(crate) async fn restart(&self) {
+    /// Later invocations use new environments, which see these variables too; those that run are completed.
+    pub(crate) async fn restart(&self, variables: BTreeMap<String, String>) {
         let idle = {
             let mut pool = self.pool();
             pool.generation += 1;
+            pool.variables.extend(variables);
             std::mem::take(&mut pool.idle)
         };
         for environment in idle {
@@ -253,9 +257,13 @@ impl Function {
         limit: Duration,
     ) -> Result<(Environment, Duration), Unstarted> {
         let began = Instant::now();
-        let generation = self.pool().generation;
+        let (generation, variables) = {
+            let pool = self.pool();
+            (pool.generation, pool.variables.clone())
+        };
+        let region = &self.settings.region;
         let started =
-            Environment::start(&self.config, &self.settings.region, &self.processes, &self.log, generation).await;
+            Environment::start(&self.config, &variables, region, &self.processes, &self.log, generation).await;
         let unstarted = match started {
             Ok(environment) => {
                 environment.log.attribute_to(request_id);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
 use crate::config::{FunctionConfig, Settings};
 use crate::events::{EventError, EventQueue, StoreError};
@@ -89,8 +90,19 @@ impl Functions {
 
     /// Later invocations of `function` use new processes; invocations that run are completed.
     pub async fn restart(&self, function: &str) -> Result<(), InvokeError> {
-        self.find(function)?.restart().await;
+        self.find(function)?.restart(BTreeMap::new()).await;
         Ok(())
+    }
+
+    /// Sets a variable for every function: any invocation that begins afterwards sees it. Idle processes are replaced at once, busy
+    /// ones when their invocation has ended. What was set is forgotten when the runner stops.
+    pub async fn set_variable(&self, name: &str, value: &str) {
+        let mut restarts = JoinSet::new();
+        for function in self.shared.functions.values() {
+            let (function, set) = (Arc::clone(function), BTreeMap::from([(name.to_owned(), value.to_owned())]));
+            restarts.spawn(async move { function.restart(set).await });
+        }
+        restarts.join_all().await;
     }
 
     /// What happened so far, by function name.

@@ -516,6 +516,49 @@ async fn a_binary_replaced_on_disk_runs_from_the_next_invocation_on() {
 }
 
 #[tokio::test]
+async fn a_variable_that_is_set_is_seen_by_the_next_invocation_whoever_was_idle_or_busy() {
+    let bench = Bench::new();
+    let mut config = probe();
+    config.environment.insert("AHEAD".into(), "0".into());
+    let functions = bench.run(config);
+    let ahead = async || success(&functions, json!({"do": "describe"})).await["environment"]["AHEAD"].clone();
+    assert_eq!(ahead().await, "0");
+
+    let marker = bench.path("attempts");
+    let event = json!({"do": "attempt", "file": marker, "failures": 1, "hang": true});
+    let busy = tokio::spawn({
+        let functions = functions.clone();
+        async move { functions.invoke("probe", Bytes::from(event.to_string())).await }
+    });
+    until("the first process is busy", || marker.exists()).await;
+    functions.set_variable("AHEAD", "660").await;
+    assert_eq!(ahead().await, "660");
+    // The busy one goes on until its end and takes no further event.
+    assert!(!busy.is_finished());
+    functions.set_variable("AHEAD", "1320").await;
+    assert_eq!(ahead().await, "1320");
+    functions.shutdown().await;
+    assert!(matches!(busy.await.unwrap().unwrap(), Reply::FunctionError(_)));
+}
+
+#[tokio::test]
+async fn a_process_that_was_busy_when_a_variable_was_set_takes_no_further_event() {
+    let bench = Bench::new();
+    let functions = bench.run(probe());
+    let sleeping = tokio::spawn({
+        let functions = functions.clone();
+        async move { success(&functions, json!({"do": "sleep", "ms": 400})).await }
+    });
+    until("it has started", || bench.platform_lines().iter().any(|line| line.starts_with("START"))).await;
+    functions.set_variable("AHEAD", "1").await;
+    let busy = sleeping.await.unwrap()["pid"].as_u64().unwrap();
+    let next = success(&functions, json!({"do": "describe"})).await;
+    assert_ne!(next["pid"].as_u64().unwrap(), busy);
+    assert_eq!(next["environment"]["AHEAD"], "1");
+    functions.shutdown().await;
+}
+
+#[tokio::test]
 async fn printed_lines_belong_to_the_request_that_printed_them() {
     let bench = Bench::new();
     let functions = bench.run(probe());
