@@ -173,7 +173,7 @@ impl Api {
         let sessions = &self.authorization.sessions;
         sessions.create(&session).await?;
         let base = http::base_url(request, gate.public_url.as_deref());
-        let following = self.authorization.follow(&session.session_id, &base, now);
+        let following = self.authorization.follow(&session.session_id, &base, None, now);
         match tokio::time::timeout(CARD_PATIENCE, following).await {
             Ok(Ok(())) => {}
             Ok(Err(fault)) if fault.remedy() != Remedy::Retry => {
@@ -995,7 +995,7 @@ mod tests {
         let Told(status, _, body) = world.post("cli_a/auth-cards", &card()).await;
         assert_eq!((status, &body["message_id"]), (202, &Value::Null), "{body}");
         let session_id = SessionId::parse(body["session_id"].as_str().unwrap()).unwrap();
-        world.api.authorization.follow(&session_id, "https://api.example", NOW).await.unwrap();
+        world.api.authorization.follow(&session_id, "https://api.example", None, NOW).await.unwrap();
         assert_eq!(world.cards().await.len(), 1, "as whoever hears the bell does");
 
         world.fault("/open-apis/im", "code:230013", 1).await;
