@@ -5,7 +5,6 @@ use std::time::Duration as Pause;
 
 use domain::app::{AppFault, AppStatus, AppStore};
 use domain::authorize::VendorFault;
-use domain::clock::Clock as _;
 use domain::fault::{Fault, PortFault, Remedy, chain};
 use domain::id::{AppId, OpenId};
 use domain::inbox::{self, OpenEntries};

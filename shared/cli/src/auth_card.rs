@@ -40,8 +40,6 @@ pub(crate) async fn run(stack: &Stack, args: AuthCardArgs) -> Result<(), CliFaul
         template_id: None,
         tenant_key: None,
         style: if args.concise { CardStyle::Concise } else { CardStyle::Detailed },
-        template_id: None,
-        tenant_key: None,
     };
     let session = ask(stack, request).await?;
     say(json!({ "session_id": session.session_id, "expires_at": session.expires_at.unix_timestamp() }).to_string());

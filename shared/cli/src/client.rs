@@ -7,7 +7,7 @@ use domain::access::Scope;
 use domain::fault::PortFault;
 use domain::id::{ClientId, TenantId, UserId};
 use domain::oauth::{Client, ClientSecret, ClientStore as _, RefreshSeal as _, SecretHash};
-use lambda_kit::{clock, env, random};
+use lambda_kit::{env, random};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use vault::RefreshKeys;

@@ -2,7 +2,13 @@
 //!
 //! `cargo test -p lark --test fuzz -- --seconds 60` runs for a minute, without arguments it is two seconds. A failure names its seed;
 //! `--seed N` begins with that very case.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test without a harness")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test without a harness"
+)]
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
