@@ -36,6 +36,9 @@ const CARD_PATIENCE: Duration = Duration::from_secs(6);
 /// How long a call may take, with its token, its retries and their waits.
 const PATIENCE: Duration = Duration::from_secs(24);
 
+/// A refresh that is begun later might not end before the function does.
+const REFRESH_BY: Duration = Duration::from_secs(10);
+
 /// When a call is given up, whatever it waits for: before the function is stopped and the caller left without an answer.
 const LAST_CALL: Duration = Duration::from_secs(27);
 
@@ -64,7 +67,7 @@ pub(crate) struct Gate {
 /// What requests are answered with.
 pub(crate) struct Api {
     authorization: Authorization,
-    tokens: UserTokens,
+    tokens: Arc<UserTokens>,
     vendor: Arc<LarkVendor>,
 }
 
@@ -121,7 +124,7 @@ impl Api {
         };
         let (renewal, known) = (vendor.clone(), Known::default());
         let tokens = UserTokens { apps, tokens: store, sessions, sealer, vendor: cards, renewal, clock, ids, known };
-        Self { authorization, tokens, vendor }
+        Self { authorization, tokens: Arc::new(tokens), vendor }
     }
 
     async fn route(
@@ -240,15 +243,28 @@ impl Api {
         client: &Client,
         outgoing: &Outgoing,
     ) -> Result<Answer, Unpassed> {
-        let (app_id, deadline) = (&app.app.app_id, Instant::now() + PATIENCE);
-        let token = self.tokens.get(app_id, open_id, None).await?;
-        match outgoing.send(client, &token, deadline).await {
-            Err(error) if error.class() == Class::TokenInvalid(Token::User) => {
-                let other = self.tokens.get(app_id, open_id, Some(&token)).await?;
-                Ok(outgoing.send(client, &other, deadline).await?)
+        let (app_id, started) = (&app.app.app_id, Instant::now());
+        let token = self.token(app_id, open_id, None).await?;
+        match outgoing.send(client, &token, started + PATIENCE).await {
+            Err(error) if error.class() == Class::TokenInvalid(Token::User) && started.elapsed() < REFRESH_BY => {
+                let other = self.token(app_id, open_id, Some(token)).await?;
+                Ok(outgoing.send(client, &other, started + PATIENCE).await?)
             }
+            Err(error) if error.class() == Class::TokenInvalid(Token::User) => Err(ApiError::Timeout.into()),
             result => Ok(result?),
         }
+    }
+
+    /// A refresh that has begun is finished, though nobody waits for it any more: half done, it would log the person out.
+    async fn token(
+        &self,
+        app_id: &AppId,
+        open_id: &OpenId,
+        rejected: Option<SecretString>,
+    ) -> Result<SecretString, Stopped> {
+        let (tokens, app_id, open_id) = (self.tokens.clone(), app_id.clone(), open_id.clone());
+        let getting = tokio::spawn(async move { tokens.get(&app_id, &open_id, rejected.as_ref()).await });
+        Ok(getting.await.map_err(|cause| PortFault::Unavailable { operation: "get token", cause: cause.into() })??)
     }
 
     /// Sends the person a card, unless they have one for the same.
@@ -500,12 +516,6 @@ impl From<Stopped> for Unpassed {
 impl From<ApiError> for Unpassed {
     fn from(error: ApiError) -> Self {
         Self::Vendor(error)
-    }
-}
-
-impl From<TokenFault> for Unpassed {
-    fn from(fault: TokenFault) -> Self {
-        Self::Stopped(fault.into())
     }
 }
 
@@ -981,11 +991,11 @@ mod tests {
     #[tokio::test]
     async fn a_card_that_the_vendor_does_not_take_now_is_promised_and_one_that_it_never_takes_is_refused() {
         let world = world().await;
-        world.fault("/open-apis/im", "rate_limit", 1).await;
+        world.fault("/open-apis/im", "timeout", 1).await;
         let Told(status, _, body) = world.post("cli_a/auth-cards", &card()).await;
         assert_eq!((status, &body["message_id"]), (202, &Value::Null), "{body}");
         let session_id = SessionId::parse(body["session_id"].as_str().unwrap()).unwrap();
-        world.api.authorization.follow(&session_id, "https://api.example", NOW).await.unwrap();
+        world.api.authorization.follow(&session_id, "https://api.example", None, NOW).await.unwrap();
         assert_eq!(world.cards().await.len(), 1, "as whoever hears the bell does");
 
         world.fault("/open-apis/im", "code:230013", 1).await;
@@ -1010,7 +1020,7 @@ mod tests {
 
         let Told(_, _, body) = world.get("cli_a/users/ou_ann/token").await;
         assert_eq!((&body["status"], &body["profile"]["name"]), (&json!("authorized"), &json!("Ann Carter")));
-        assert_eq!(body["scopes"], json!(["offline_access", "im:message"]), "{body}");
+        assert_eq!(body["scopes"], json!(["auth:user.id:read", "im:message", "offline_access"]), "{body}");
         for field in ["access_expires_at", "refresh_expires_at", "ends_at"] {
             assert!(body[field].is_string(), "{field}");
         }
@@ -1141,9 +1151,28 @@ mod tests {
         world.fault("/open-apis/authen/v1/user_info", "code:99991677", 1).await;
         assert_eq!(world.call_as("user:ou_ann", USER_INFO).await.0, 200);
         assert_eq!(world.calls(&format!("POST {path}")).await, before + 1, "refreshed once");
-        world.fault("/open-apis/authen/v1/user_info", "code:99991668", 2).await;
+        // The first call, the profile that comes with a refresh, and the second call.
+        world.fault("/open-apis/authen/v1/user_info", "code:99991668", 3).await;
         let Told(status, _, body) = world.call_as("user:ou_ann", USER_INFO).await;
         assert_eq!((status, &body["error"]), (403, &json!("token_not_accepted")), "the API does not take such tokens");
+    }
+
+    #[tokio::test]
+    async fn a_refresh_that_nobody_waits_for_is_finished() {
+        let world = world().await;
+        world.authorize("ou_ann", "offline_access im:message").await;
+        world.clock.advance(time::Duration::hours(3));
+        world.fault("/open-apis/authen/v2/oauth/token", "slow:300", 1).await;
+        let called = tokio::time::timeout(Duration::from_millis(100), world.call_as("user:ou_ann", USER_INFO)).await;
+        assert!(called.is_err(), "given up in the middle");
+        let (app_id, open_id) = (sample::app_id("cli_a"), sample::open_id("ou_ann"));
+        let refreshed = async || {
+            while world.api.tokens.tokens.get(&app_id, &open_id).await.unwrap().unwrap().version == 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), refreshed()).await.unwrap();
+        assert_eq!(world.call_as("user:ou_ann", USER_INFO).await.0, 200);
     }
 
     #[tokio::test]
@@ -1180,13 +1209,16 @@ mod tests {
             (4, true)
         );
         let session = world.get(&format!("cli_a/sessions/{}", body["details"]["session_id"].as_str().unwrap())).await.2;
-        assert_eq!(session["scopes"].as_array().unwrap().len(), 6, "the missing ones, and what was granted before");
+        assert_eq!(session["scopes"].as_array().unwrap().len(), 7, "the missing ones, and what was granted before");
 
         // Any one of the four will do: the caller may say which.
         let wanted = [(AS, "user:ou_ann"), (SCOPES, "contact:user.base:readonly")];
         let Told(_, _, body) = world.send(Method::GET, &format!("cli_a/{path}"), &wanted, "").await;
         let session = world.get(&format!("cli_a/sessions/{}", body["details"]["session_id"].as_str().unwrap())).await.2;
-        assert_eq!(session["scopes"], json!(["contact:user.base:readonly", "im:message", "offline_access"]));
+        assert_eq!(
+            session["scopes"],
+            json!(["auth:user.id:read", "contact:user.base:readonly", "im:message", "offline_access"])
+        );
         world.authorize("ou_ann", "offline_access im:message contact:user.base:readonly").await;
         world.clock.advance(time::Duration::minutes(1));
         assert_eq!(world.call_as("user:ou_ann", path).await.0, 200);
