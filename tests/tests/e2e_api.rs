@@ -170,7 +170,7 @@ async fn what_does_not_go_through_says_why_and_what_to_do() {
     assert_eq!((sixth.status().as_u16(), (1..=62).contains(&wait)), (429, true), "{wait}");
     assert_eq!(service.cards("ou_jose").await, 5);
     let (status, body) = service.post("auth-cards", &json!({ "scopes": "x", "reason": 7 })).await;
-    let named: Vec<&String> = body["details"]["fields"].as_object().unwrap().keys().collect();
+    let named: Vec<&str> = body["details"]["fields"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!((status, named), (400, vec!["open_id", "reason", "scopes"]));
 
     let message = json!({ "receive_id": "ou_ann", "msg_type": "text", "content": HELLO });
@@ -185,8 +185,6 @@ async fn what_does_not_go_through_says_why_and_what_to_do() {
     assert_eq!((status, &body["retryable"], &body["code"]), (502, &json!(true), &Value::Null), "{body}");
     assert_eq!(service.cards("ou_ann").await, 1, "it was sent, and once");
 
-    let (status, body) = service.get("open-apis/%2e%2e/sandbox/apps").await;
-    assert_eq!((status, text(&body["error"])), (400, "invalid_request"), "{body}");
     let stranger = Service { bundle: &bundle, http: Client::new(), token: "eyJ.e30.x".to_owned() };
     assert_eq!(stranger.get("open-apis/bot/v3/info").await.0, 401);
     let (code, out, err) = bundle.skylark(&["app", "disable", bundle.setting("/lark/app_id"), "--force"]);

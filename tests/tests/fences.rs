@@ -18,7 +18,7 @@ const NEVER_DEPLOYED: [&str; 5] = ["bench", "lark-sandbox", "skylark", "skylark-
 const EMULATION: [&str; 6] = ["axum", "dynoxide-rs", "libsqlite3-sys", "rusqlite", "s3s", "tokio-tungstenite"];
 
 /// The functions that call the vendor.
-const CALL_THE_VENDOR: [&str; 3] = ["lark-api", "lark-oauth", "lark-work"];
+const CALL_THE_VENDOR: [&str; 4] = ["lark-api", "lark-oauth", "lark-work", "token-expiry"];
 
 /// The most lines that `main` has: it builds what the handler needs and starts it.
 const MAIN_LINES: usize = 25;

@@ -131,7 +131,7 @@ pub(crate) const RULES: &[Checked] = &[
             },
             Mutant {
                 what: "a variable for all that one does not read",
-                culprit: "TokenExpiryFunction",
+                culprit: "HealthCheckFunction",
                 edits: &[Set("/Globals/Function/Environment/Variables/LARK_BASE_URL", r#""""#)],
             },
         ],
