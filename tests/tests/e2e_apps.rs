@@ -598,6 +598,7 @@ async fn a_deployed_stack_is_found_by_its_outputs_and_managed_the_same_way() {
     let setting = |pointer: &str| world.bundle.setting(pointer);
     let outputs = [
         ("LarkTable", setting("/tables/LarkTable")),
+        ("AuthTable", setting("/tables/AuthTable")),
         ("LarkWorkQueue", setting("/queues/LarkWorkQueue")),
         ("VaultKey", setting("/vault_key")),
         ("HttpApiUrl", setting("/http")),

@@ -27,6 +27,9 @@ pub const MAX_SCOPES: usize = 50;
 /// Without it the vendor gives no refresh token.
 pub const OFFLINE_ACCESS: &str = "offline_access";
 
+/// Granted with every authorization. An app that asks for it without having enabled it is refused (20027).
+const UNASKED_SCOPE: &str = "auth:user.id:read";
+
 /// Where a session stands. Everything but `Pending` is final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -198,7 +201,8 @@ impl Session {
         why: Cause,
         now: OffsetDateTime,
     ) -> Self {
-        let mut scopes: Vec<String> = scopes.filter(|scope| *scope != OFFLINE_ACCESS).cloned().collect();
+        let not_asked = [OFFLINE_ACCESS, UNASKED_SCOPE];
+        let mut scopes: Vec<String> = scopes.filter(|scope| !not_asked.contains(&scope.as_str())).cloned().collect();
         scopes.sort();
         scopes.dedup();
         // Grants add up at the vendor, so what does not fit into one request is not lost.
@@ -399,6 +403,17 @@ mod tests {
         let faults = faults(&scopes, Some(&long), Some("x"));
         assert_eq!(faults.iter().map(|(field, _)| *field).collect::<Vec<_>>(), ["scopes", "reason", "template_id"]);
         assert_eq!(super::faults(&[], Some(&"因".repeat(500)), Some("AAq1")), []);
+    }
+
+    #[test]
+    fn a_renewal_asks_for_what_was_granted_but_not_for_what_comes_unasked() {
+        let id = SessionId::parse("6f9619ff-8b86-4d01-b42d-00cf4fc964ff").unwrap();
+        let person = (&AppId::parse("cli_a").unwrap(), &OpenId::parse("ou_1").unwrap());
+        let granted = ["auth:user.id:read", "b", "offline_access", "a", "b"].map(str::to_owned);
+        assert_eq!(Session::first(id.clone(), person, &granted, None, NOW).scopes, ["a", "b", "offline_access"]);
+        let many: Vec<String> = (0..80).map(|n| format!("s{n}")).collect();
+        let scopes = Session::first(id, person, &many, None, NOW).scopes;
+        assert_eq!((scopes.len(), scopes.last().unwrap().as_str()), (MAX_SCOPES, "offline_access"));
     }
 
     #[test]
