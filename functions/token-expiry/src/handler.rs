@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration as Pause;
 
-use domain::app::{AppFault, AppStatus, AppStore};
+use domain::app::{App, AppFault, AppStatus, AppStore};
 use domain::authorize::VendorFault;
 use domain::fault::{Fault, PortFault, Remedy, chain};
 use domain::id::{AppId, OpenId};
 use domain::inbox::{self, OpenEntries};
 use domain::job::Bookmarks;
+use domain::seal::{SealContext, SealFault};
 use domain::session::{Outcome, SessionStore};
 use domain::user_tokens::{Tended, TokenFault, UserTokens};
 use domain::work::WorkQueue;
@@ -170,10 +171,12 @@ impl Jobs {
         Ok(())
     }
 
-    /// Proves the credentials of every enabled app. A failure fails the job, which raises its alarm.
+    /// Proves the credentials of every enabled app, and seals what an earlier key sealed anew. A failure fails the job, which raises its
+    /// alarm.
     async fn check_apps(&self, now: OffsetDateTime) -> Result<(), JobFault> {
         let mut failed = None;
         for app in self.apps.list().await? {
+            self.rewrap(&app, now).await?;
             if app.status == AppStatus::Disabled {
                 continue;
             }
@@ -188,6 +191,26 @@ impl Jobs {
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+}
+
+impl Jobs {
+    async fn rewrap(&self, app: &App, now: OffsetDateTime) -> Result<(), JobFault> {
+        match self.tokens.sealer.rewrap(SealContext::App(&app.app_id), &app.secrets).await {
+            Ok(None) => Ok(()),
+            Ok(Some(secrets)) => {
+                let (version, updated_by) = (app.version + 1, "key rotation".to_owned());
+                let app = App { secrets, version, updated_at: now, updated_by, ..app.clone() };
+                match self.apps.put(&app).await {
+                    // Somebody changed it, and sealed it anew by that.
+                    Ok(()) | Err(PortFault::Conflict { .. }) => Ok(()),
+                    Err(fault) => Err(fault.into()),
+                }
+            }
+            // Using the app says so, in the check that follows.
+            Err(SealFault::Damaged) => Ok(()),
+            Err(SealFault::KeyService(fault)) => Err(fault.into()),
+        }
     }
 }
 
@@ -253,10 +276,12 @@ impl Fault for JobFault {
 
 #[cfg(test)]
 mod tests {
+    use domain::app::AppSecrets;
+    use domain::clock::Clock as _;
     use domain::inbox::{Inbox as _, RING_AGAIN};
     use domain::session::{SESSION_LIFE, SessionStatus};
     use testkit::sample::{self, NOW};
-    use testkit::{CountingIds, ManualClock, MemoryQueue, MemoryTable, MemoryVendor, PlainSealer};
+    use testkit::{CountingIds, EarlierSealer, ManualClock, MemoryQueue, MemoryTable, MemoryVendor, PlainSealer};
 
     use super::*;
 
@@ -272,7 +297,7 @@ mod tests {
         let (table, queue) = (Arc::new(MemoryTable::default()), Arc::new(MemoryQueue::default()));
         let (vendor, clock, sealer) =
             (Arc::new(MemoryVendor::default()), Arc::new(ManualClock::default()), Arc::new(PlainSealer));
-        table.put(&sample::openable_app("cli_a").await).await.unwrap();
+        AppStore::put(table.as_ref(), &sample::openable_app("cli_a").await).await.unwrap();
         let ids = Arc::new(CountingIds::default());
         let tokens = UserTokens::new(table.clone(), sealer, vendor.clone(), clock.clone(), ids);
         let jobs = Jobs::new(table.clone(), queue.clone(), tokens);
@@ -351,6 +376,20 @@ mod tests {
         world.jobs.run(Job::CheckApps).await.unwrap();
         world.vendor.down.store(true, std::sync::atomic::Ordering::SeqCst);
         assert!(matches!(world.jobs.run(Job::CheckApps).await, Err(JobFault::Vendor(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_app_that_an_earlier_key_sealed_is_sealed_anew_once() {
+        let world = world().await;
+        let app = world.table.list().await.unwrap().remove(0);
+        let secrets = AppSecrets::open(&app.app_id, &app.secrets, &PlainSealer).await.unwrap();
+        let earlier = secrets.seal(&app.app_id, &EarlierSealer).await.unwrap();
+        AppStore::put(world.table.as_ref(), &App { secrets: earlier, version: 2, ..app }).await.unwrap();
+        world.jobs.run(Job::CheckApps).await.unwrap();
+        world.jobs.run(Job::CheckApps).await.unwrap();
+        let app = world.table.list().await.unwrap().remove(0);
+        assert_eq!((app.version, app.updated_by.as_str()), (3, "key rotation"));
+        AppSecrets::open(&app.app_id, &app.secrets, &PlainSealer).await.unwrap();
     }
 
     #[test]

@@ -269,7 +269,7 @@ async fn run_add(stack: &Stack, args: AddArgs) -> Result<(), CliFault> {
         secrets: &secrets,
     };
     let who = registry::who(args.audit.who)?;
-    let app = add(&stack.table, &stack.vault, registration, &who, stack.now()).await?;
+    let app = add(&stack.table, &stack.vault, registration, &who, stack.now().await?).await?;
     let urls = Urls::of(&stack.public_url, &app_id);
     if args.output.json {
         return say_json(&AppView::new(&app, &urls));
@@ -354,7 +354,7 @@ async fn changed(
     outcome: &str,
 ) -> Result<(), CliFault> {
     let who = registry::who(audit.who.clone())?;
-    let app = registry::change(&stack.table, &stack.vault, app, change, &who, stack.now()).await?;
+    let app = registry::change(&stack.table, &stack.vault, app, change, &who, stack.now().await?).await?;
     if output.json {
         return say_json(&AppView::new(&app, &Urls::of(&stack.public_url, &app.app_id)));
     }

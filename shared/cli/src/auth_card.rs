@@ -54,7 +54,7 @@ pub(crate) async fn ask(stack: &Stack, request: SessionRequest) -> Result<Sessio
         return Err(AppFault::Disabled(app.app_id).into());
     }
     let session_id = SessionId::parse(random::uuid().to_string())?;
-    let session = Session::open(session_id, request, stack.now())?;
+    let session = Session::open(session_id, request, stack.now().await?)?;
     stack.table.create(&session).await?;
     stack.work.ring(&Doorbell::for_session(&session)).await?;
     Ok(session)

@@ -130,8 +130,8 @@ pub(crate) async fn run(stack: &Stack, command: ClientCommand) -> Result<(), Cli
             Ok(())
         }
         ClientCommand::Rotate { client_id, finish: false, json } => {
-            let (secret, hash) = new_secret()?;
-            let client = change(stack, client_id, |client| client.rotated(hash, stack.now())).await?;
+            let ((secret, hash), now) = (new_secret()?, stack.now().await?);
+            let client = change(stack, client_id, |client| client.rotated(hash, now)).await?;
             show(&client, &secret, json);
             Ok(())
         }
@@ -165,7 +165,7 @@ fn new_secret() -> Result<(SecretString, SecretHash), CliFault> {
 /// Registers a client under a new id.
 pub(crate) async fn add(stack: &Stack, new: NewClient) -> Result<(Client, SecretString), CliFault> {
     let (secret, hash) = new_secret()?;
-    let (now, who) = (stack.now(), who()?);
+    let (now, who) = (stack.now().await?, who()?);
     let client = Client {
         client_id: ClientId::parse(random::uuid().to_string())?,
         name: new.name,
@@ -191,7 +191,7 @@ async fn change(stack: &Stack, client_id: String, change: impl FnOnce(Client) ->
     let unknown = || CliFault::Argument(format!("no client `{client_id}` is registered"));
     let client = stack.auth.get(&client_id).await?.ok_or_else(unknown)?;
     let (version, updated_by) = (client.version + 1, who()?);
-    let changed = Client { updated_at: stack.now(), updated_by, version, ..change(client) };
+    let changed = Client { updated_at: stack.now().await?, updated_by, version, ..change(client) };
     changed.check()?;
     match stack.auth.put(&changed).await {
         Err(PortFault::Conflict { .. }) => {

@@ -1,7 +1,6 @@
 //! `skylark local clock`: the time that a local bundle lives in.
 
 use clap::Args;
-use local::Settings;
 use serde::Deserialize;
 use serde_json::json;
 use time::Duration;
@@ -31,18 +30,18 @@ struct Reading {
 
 /// Prints the bundle's time, after moving it if that is asked for.
 pub(crate) async fn run(place: &Place, args: &ClockArgs) -> Result<(), CliFault> {
-    let Reading { ahead_secs, now } = read(&running(place)?, args.advance).await?;
+    let Reading { ahead_secs, now } = read(&running(place)?.aws_endpoint, args.advance).await?;
     say(format!("{now} ({ahead_secs} s ahead of this machine)"));
     Ok(())
 }
 
-/// How far ahead of this machine the bundle lives.
-pub(crate) async fn ahead(settings: &Settings) -> Result<Duration, CliFault> {
-    Ok(Duration::seconds(read(settings, None).await?.ahead_secs))
+/// How far ahead of this machine the bundle with this endpoint lives.
+pub(crate) async fn ahead(aws_endpoint: &str) -> Result<Duration, CliFault> {
+    Ok(Duration::seconds(read(aws_endpoint, None).await?.ahead_secs))
 }
 
-async fn read(settings: &Settings, advance: Option<u32>) -> Result<Reading, CliFault> {
-    let (client, url) = (reqwest::Client::new(), format!("{}/_skylark/clock", settings.aws_endpoint));
+async fn read(aws_endpoint: &str, advance: Option<u32>) -> Result<Reading, CliFault> {
+    let (client, url) = (reqwest::Client::new(), format!("{aws_endpoint}/_skylark/clock"));
     let request = match advance {
         Some(secs) => client.post(url).json(&json!({ "advance_secs": secs })),
         None => client.get(url),

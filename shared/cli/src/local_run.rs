@@ -172,7 +172,7 @@ async fn first_app(bundle: &Running) -> Result<Option<LarkSettings>, CliFault> {
             operator_chat: None,
             secrets: &secrets,
         };
-        app::add(&stack.table, &stack.vault, registration, "skylark local", stack.now()).await?;
+        app::add(&stack.table, &stack.vault, registration, "skylark local", stack.now().await?).await?;
     }
     let console = json!({
         "app_id": lark.app_id, "app_secret": lark.app_secret, "encrypt_key": lark.encrypt_key,

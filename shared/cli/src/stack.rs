@@ -29,8 +29,8 @@ pub(crate) struct Stack {
     pub(crate) public_url: String,
     /// What the vendor's hosts are replaced with.
     pub(crate) lark_base_url: Option<String>,
-    /// How far a local bundle's time was moved.
-    ahead: Duration,
+    /// The endpoint that tells a local bundle's time.
+    local: Option<String>,
 }
 
 impl Stack {
@@ -50,8 +50,8 @@ impl Stack {
         let auth = named("table", "AuthTable", settings.tables.get("AuthTable"))?;
         let queue = named("queue", "LarkWorkQueue", settings.queues.get("LarkWorkQueue"))?;
         let urls = Urls { public: settings.http.clone(), lark_base: settings.lark_base_url.clone() };
-        let ahead = local_clock::ahead(settings).await?;
-        Ok(Self { ahead, ..Self::over(&aws, [table, auth, queue], &settings.vault_key, urls)? })
+        let over = Self::over(&aws, [table, auth, queue], &settings.vault_key, urls)?;
+        Ok(Self { local: Some(settings.aws_endpoint.clone()), ..over })
     }
 
     async fn deployed(name: &str) -> Result<Self, CliFault> {
@@ -86,13 +86,17 @@ impl Stack {
             vault: vault.map_err(|cause| CliFault::storage("the vault cannot be opened", cause))?,
             public_url: urls.public,
             lark_base_url: Some(urls.lark_base).filter(|url| !url.is_empty()),
-            ahead: Duration::ZERO,
+            local: None,
         })
     }
 
     /// The time that the bundle's functions live in.
-    pub(crate) fn now(&self) -> OffsetDateTime {
-        clock::now() + self.ahead
+    pub(crate) async fn now(&self) -> Result<OffsetDateTime, CliFault> {
+        let ahead = match &self.local {
+            Some(endpoint) => local_clock::ahead(endpoint).await?,
+            None => Duration::ZERO,
+        };
+        Ok(clock::now() + ahead)
     }
 }
 

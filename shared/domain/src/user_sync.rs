@@ -1,4 +1,4 @@
-//! Profiles follow the organisation's directory, and whoever left it is let go.
+//! Profiles follow the organisation's directory, whoever left it is let go, and what an earlier key sealed is sealed anew.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,7 @@ use crate::authorize::VendorFault;
 use crate::fault::{PortFault, chain};
 use crate::id::{AppId, OpenId};
 use crate::job::Bookmarks;
+use crate::seal::SealFault;
 use crate::token::UserToken;
 use crate::user_tokens::{TokenFault, UserTokens};
 
@@ -55,9 +56,26 @@ impl UserTokens {
         Ok(synced)
     }
 
+    /// The pair sealed under the present key, if an earlier one sealed it; nothing if the record changed meanwhile.
+    async fn sealed_anew(&self, token: UserToken) -> Result<Option<UserToken>, TokenFault> {
+        let pair = match self.sealer.rewrap(token.place(), &token.pair).await {
+            Ok(Some(pair)) => pair,
+            // A damaged one is found out by whoever needs it.
+            Ok(None) | Err(SealFault::Damaged) => return Ok(Some(token)),
+            Err(fault) => return Err(TokenFault::Seal(fault)),
+        };
+        let after = UserToken { pair, version: token.version + 1, ..token.clone() };
+        match self.tokens.replace(&token, &after, None).await {
+            Ok(()) => Ok(Some(after)),
+            Err(PortFault::Conflict { .. }) => Ok(None),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
     async fn sync_page(&self, tokens: Vec<UserToken>, synced: &mut Synced) -> Result<(), TokenFault> {
         let mut groups: BTreeMap<(AppId, String), Vec<UserToken>> = BTreeMap::new();
-        for token in tokens.into_iter().filter(|token| token.lapsed.is_none()) {
+        for token in tokens {
+            let Some(token) = self.sealed_anew(token).await?.filter(|token| token.lapsed.is_none()) else { continue };
             let group = (token.app_id.clone(), token.profile.tenant_key.clone());
             groups.entry(group).or_default().push(token);
         }

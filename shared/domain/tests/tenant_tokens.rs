@@ -1,5 +1,5 @@
 //! Tenant tokens over ports in memory: one fetch for any number of callers, and none that is stale.
-#![expect(clippy::unwrap_used, reason = "what does not run ends the test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what does not run ends the test")]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,5 @@
 //! User tokens over ports in memory: one refresh for any number of callers, and nobody is logged out who need not be.
-#![expect(clippy::unwrap_used, reason = "what does not run ends the test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what does not run ends the test")]
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -11,14 +11,14 @@ use domain::authorize::{Approval, CardView, Vendor, VendorFault};
 use domain::clock::Clock as _;
 use domain::fault::PortFault;
 use domain::id::{AppId, ChatId, MessageId, OpenId};
-use domain::seal::Sealed;
+use domain::seal::{Sealed, Sealer as _};
 use domain::session::{Asked, Cause, Outcome, Session, SessionStore};
 use domain::token::{Grant, Lapse, Lease, Notice, Page, Profile, TokenPair, TokenStore, UserToken};
 use domain::user_tokens::{Known, Listed, Renewal, Tended, TokenFault, UserTokens};
 use futures_util::future::join_all;
 use secrecy::{ExposeSecret as _, SecretString};
 use testkit::sample::{self, NOW};
-use testkit::{CountingIds, ManualClock, MemoryTable, PlainSealer};
+use testkit::{CountingIds, EarlierSealer, ManualClock, MemoryTable, PlainSealer};
 use time::{Duration, OffsetDateTime};
 
 /// What the vendor does with the next refresh.
@@ -602,6 +602,19 @@ async fn everybody_is_looked_up_in_batches_and_whoever_left_is_let_go_without_a_
     world.clock.advance(Duration::hours(6));
     let again = tokens.sync(bookmarks, world.clock.now() + Duration::MINUTE).await.unwrap();
     assert_eq!((again.seen, again.changed, again.left), (120, 0, 0), "the second round writes nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_seals_anew_what_an_earlier_key_sealed() {
+    let world = world(1).await;
+    let token = world.stored().await.unwrap();
+    let pair = grant(1, Duration::days(7)).pair.seal(token.place(), &EarlierSealer).await.unwrap();
+    world.table.replace(&token, &UserToken { pair, version: 2, ..token.clone() }, None).await.unwrap();
+    let until = world.clock.now() + Duration::MINUTE;
+    world.processes[0].sync(&world.table.table, until).await.unwrap();
+    let stored = world.stored().await.unwrap();
+    assert_eq!((stored.version, world.get().await.unwrap().as_str()), (3, "u1"));
+    assert_eq!(PlainSealer.rewrap(stored.place(), &stored.pair).await.unwrap(), None);
 }
 
 #[tokio::test(start_paused = true)]

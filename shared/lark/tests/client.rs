@@ -383,7 +383,7 @@ async fn a_code_is_exchanged_and_the_answer_may_call_its_code_text() {
 }
 
 #[tokio::test]
-async fn a_refresh_without_offline_access_gives_no_refresh_token_and_is_sent_once() {
+async fn a_refresh_is_sent_again_only_when_nobody_answered_it() {
     let body = json!({"code": 0, "access_token": "eyJa", "expires_in": 7200, "token_type": "Bearer"});
     let vendor = Vendor::start(vec![Reply::Json(200, body)]).await;
     let tokens = vendor.client().refresh("cli_1", &"s".into(), &"eyJr".into(), soon()).await.unwrap();
@@ -392,14 +392,14 @@ async fn a_refresh_without_offline_access_gives_no_refresh_token_and_is_sent_onc
         json!({"grant_type": "refresh_token", "client_id": "cli_1", "client_secret": "s", "refresh_token": "eyJr"});
     assert_eq!(vendor.seen()[0].body, expected);
 
-    for (reply, class, code) in [
-        (Reply::Json(500, json!({"code": 20050, "error": "server_error"})), Class::Transient, Some(20050)),
-        (Reply::Json(400, json!({"code": 20073, "error": "invalid_grant"})), Class::Reauthorize, Some(20073)),
-        (Reply::Silence, Class::Transient, None),
+    for (reply, class, code, sent) in [
+        (Reply::Json(500, json!({"code": 20050, "error": "server_error"})), Class::Transient, Some(20050), 4),
+        (Reply::Json(400, json!({"code": 20073, "error": "invalid_grant"})), Class::Reauthorize, Some(20073), 1),
+        (Reply::Silence, Class::Transient, None, 4),
     ] {
         let vendor = Vendor::start(vec![reply]).await;
         let error = vendor.client().refresh("cli_1", &"s".into(), &"eyJr".into(), soon()).await.unwrap_err();
-        assert_eq!((error.class(), error.code(), vendor.seen().len()), (class, code, 1));
+        assert_eq!((error.class(), error.code(), vendor.seen().len()), (class, code, sent));
     }
 }
 

@@ -60,6 +60,25 @@ impl Vault {
     }
 }
 
+#[cfg(feature = "kms")]
+impl AccessTokens {
+    /// Tokens under the keys that a setting names, separated by commas: the first signs, all verify. `file:<path>` is a key file that is
+    /// there; KMS keys and key files do not mix.
+    pub fn from_setting(
+        setting: &str,
+        issuer: Option<String>,
+        client: impl FnOnce() -> aws_sdk_kms::Client,
+    ) -> Result<Self, KeyFileError> {
+        let names = || setting.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let files: Option<Vec<_>> = names().map(|name| name.strip_prefix(KEY_FILE_PREFIX).map(Into::into)).collect();
+        let service: Box<dyn SigningService> = match files {
+            Some(paths) => Box::new(SigningKeyFiles::read(&paths)?),
+            None => Box::new(KmsSigner::new(client(), names().map(str::to_owned).collect())),
+        };
+        Ok(Self::new(service, issuer))
+    }
+}
+
 #[cfg(all(test, feature = "kms"))]
 mod tests {
     use domain::id::AppId;
@@ -108,24 +127,5 @@ mod tests {
         ] {
             assert_eq!(Kms::new(kms(), setting.to_owned()).id(), id);
         }
-    }
-}
-
-#[cfg(feature = "kms")]
-impl AccessTokens {
-    /// Tokens under the keys that a setting names, separated by commas: the first signs, all verify. `file:<path>` is a key file that is
-    /// there; KMS keys and key files do not mix.
-    pub fn from_setting(
-        setting: &str,
-        issuer: Option<String>,
-        client: impl FnOnce() -> aws_sdk_kms::Client,
-    ) -> Result<Self, KeyFileError> {
-        let names = || setting.split(',').map(str::trim).filter(|name| !name.is_empty());
-        let files: Option<Vec<_>> = names().map(|name| name.strip_prefix(KEY_FILE_PREFIX).map(Into::into)).collect();
-        let service: Box<dyn SigningService> = match files {
-            Some(paths) => Box::new(SigningKeyFiles::read(&paths)?),
-            None => Box::new(KmsSigner::new(client(), names().map(str::to_owned).collect())),
-        };
-        Ok(Self::new(service, issuer))
     }
 }
