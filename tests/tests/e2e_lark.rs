@@ -305,6 +305,8 @@ impl Burst {
                 scopes: vec!["task:task:read".to_owned()],
                 reason: None,
                 style: CardStyle::Concise,
+                template_id: None,
+                tenant_key: None,
             };
             let id = SessionId::parse(format!("00000000-0000-4000-8000-{n:012x}")).unwrap();
             let session = Session::open(id, request, clock::now()).unwrap();
