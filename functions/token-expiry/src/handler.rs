@@ -202,10 +202,12 @@ impl Jobs {
                 let (version, updated_by) = (app.version + 1, "key rotation".to_owned());
                 let app = App { secrets, version, updated_at: now, updated_by, ..app.clone() };
                 match self.apps.put(&app).await {
+                    Ok(()) => tracing::info!(lark.app_id = %app.app_id, "Sealed anew"),
                     // Somebody changed it, and sealed it anew by that.
-                    Ok(()) | Err(PortFault::Conflict { .. }) => Ok(()),
-                    Err(fault) => Err(fault.into()),
+                    Err(PortFault::Conflict { .. }) => {}
+                    Err(fault) => return Err(fault.into()),
                 }
+                Ok(())
             }
             // Using the app says so, in the check that follows.
             Err(SealFault::Damaged) => Ok(()),

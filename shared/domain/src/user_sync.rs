@@ -66,7 +66,10 @@ impl UserTokens {
         };
         let after = UserToken { pair, version: token.version + 1, ..token.clone() };
         match self.tokens.replace(&token, &after, None).await {
-            Ok(()) => Ok(Some(after)),
+            Ok(()) => {
+                tracing::info!(lark.app_id = %after.app_id, lark.open_id = %after.open_id, "Sealed anew");
+                Ok(Some(after))
+            }
             Err(PortFault::Conflict { .. }) => Ok(None),
             Err(fault) => Err(fault.into()),
         }
