@@ -2,7 +2,12 @@
 //!
 //! `token_callers <local.json> <app_id> <open_id> <callers>`: waits for a line on stdin, asks, and prints a JSON array with one entry
 //! for each caller: the SHA-256 of the token, or the error's code.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what does not run ends the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "what does not run ends the test"
+)]
 
 use std::sync::Arc;
 
