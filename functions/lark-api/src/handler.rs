@@ -118,6 +118,7 @@ impl Api {
         let authorization = Authorization {
             apps: apps.clone(),
             sessions: sessions.clone(),
+            tokens: store.clone(),
             sealer: sealer.clone(),
             vendor: cards.clone(),
             work,
@@ -1209,16 +1210,13 @@ mod tests {
             (4, true)
         );
         let session = world.get(&format!("cli_a/sessions/{}", body["details"]["session_id"].as_str().unwrap())).await.2;
-        assert_eq!(session["scopes"].as_array().unwrap().len(), 7, "the missing ones, and what was granted before");
+        assert_eq!(session["scopes"].as_array().unwrap().len(), 6, "the missing ones, and what was granted before");
 
         // Any one of the four will do: the caller may say which.
         let wanted = [(AS, "user:ou_ann"), (SCOPES, "contact:user.base:readonly")];
         let Told(_, _, body) = world.send(Method::GET, &format!("cli_a/{path}"), &wanted, "").await;
         let session = world.get(&format!("cli_a/sessions/{}", body["details"]["session_id"].as_str().unwrap())).await.2;
-        assert_eq!(
-            session["scopes"],
-            json!(["auth:user.id:read", "contact:user.base:readonly", "im:message", "offline_access"])
-        );
+        assert_eq!(session["scopes"], json!(["contact:user.base:readonly", "im:message", "offline_access"]));
         world.authorize("ou_ann", "offline_access im:message contact:user.base:readonly").await;
         world.clock.advance(time::Duration::minutes(1));
         assert_eq!(world.call_as("user:ou_ann", path).await.0, 200);

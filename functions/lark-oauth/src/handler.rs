@@ -298,7 +298,14 @@ mod tests {
         table.create(&sample::session(1)).await.unwrap();
         let (apps, vendor) = (Arc::new(AppDirectory::new(table.clone(), sealer.clone())), Arc::new(vendor));
         let work = Arc::<MemoryQueue>::default();
-        let authorization = Authorization { apps, sessions: table.clone(), sealer, vendor: vendor.clone(), work };
+        let authorization = Authorization {
+            apps,
+            sessions: table.clone(),
+            tokens: table.clone(),
+            sealer,
+            vendor: vendor.clone(),
+            work,
+        };
         World { table, vendor, oauth: Oauth { authorization, lark_base_url: None, public_url: None } }
     }
 

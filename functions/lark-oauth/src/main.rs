@@ -30,7 +30,7 @@ async fn main() -> Result<(), Error> {
         sealer.clone(),
         Arc::new(SystemClock),
     )?);
-    let authorization = Authorization { apps, sessions: table, sealer, vendor, work };
+    let authorization = Authorization { apps, sessions: table.clone(), tokens: table, sealer, vendor, work };
     let oauth = Oauth { authorization, lark_base_url: config.lark_base_url, public_url: config.public_url };
     http::run(|request| handler::answer(&oauth, request, clock::now())).await
 }

@@ -11,6 +11,7 @@ use domain::inbox::{Claim, Entry, EntryKind, Inbox};
 use domain::seal::Sealer;
 use domain::session::SessionStore;
 use domain::tenant_token::{TenantTokenStore, TicketFault, keep_ticket};
+use domain::token::TokenStore;
 use domain::work::{Doorbell, ParkedQueue, WorkQueue};
 use lambda_kit::parking;
 use lark::callback::CardAction;
@@ -31,7 +32,7 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    pub(crate) fn new<T: AppStore + Inbox + SessionStore + TenantTokenStore + 'static>(
+    pub(crate) fn new<T: AppStore + Inbox + SessionStore + TokenStore + TenantTokenStore + 'static>(
         table: Arc<T>,
         sealer: Arc<dyn Sealer>,
         vendor: Arc<dyn Vendor>,
@@ -41,7 +42,8 @@ impl Work {
         public_url: String,
     ) -> Self {
         let apps = Arc::new(AppDirectory::new(table.clone(), sealer.clone()));
-        let authorization = Authorization { apps, sessions: table.clone(), sealer, vendor, work };
+        let authorization =
+            Authorization { apps, sessions: table.clone(), tokens: table.clone(), sealer, vendor, work };
         Self { inbox: table.clone(), tickets: table, authorization, bus, parked, public_url }
     }
 }
@@ -225,8 +227,8 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use domain::inbox::CLAIM;
+    use domain::seal::SealContext;
     use domain::session::{Outcome, Session, SessionStatus};
-    use domain::token::TokenStore;
     use lark::callback::{Action, CardToken, Operator};
     use testkit::sample::{self, NOW};
     use testkit::{MemoryBus, MemoryQueue, MemoryTable, MemoryVendor, PlainSealer};
@@ -380,6 +382,22 @@ mod tests {
         assert_eq!((fact.source, fact.detail_type.as_str()), ("skylark.lark", "im.chat.updated_v1"));
         assert_eq!((&fact.detail["event_id"], &fact.detail["app_id"]), (&json!("ev1"), &json!("cli_a")));
         assert_eq!(fact.detail["event"]["body"]["name"], "周会 🗓");
+    }
+
+    #[tokio::test]
+    async fn a_store_apps_ticket_is_kept_sealed_and_told_to_nobody() {
+        let world = world(MemoryVendor::default()).await;
+        let ticket = json!({
+            "id": "ev-ticket", "event_type": "app_ticket", "app_id": "cli_a", "tenant_key": null, "created_at_ms": 1,
+            "body": { "app_id": "cli_a", "type": "app_ticket", "app_ticket": "t-canary" },
+        });
+        let entry = Entry { payload: ticket.to_string(), ..sample::entry("cli_a", "ev-ticket") };
+        world.accept(&entry).await;
+        world.ring(&entry, NOW).await.unwrap();
+        assert!(world.is_done(&entry).await && world.bus.published().is_empty());
+        let sealed = world.table.ticket(&entry.app_id).await.unwrap().unwrap();
+        let opened = PlainSealer.open(SealContext::AppTicket(&entry.app_id), &sealed).await.unwrap();
+        assert_eq!(*opened, b"t-canary");
     }
 
     #[tokio::test]

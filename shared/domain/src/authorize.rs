@@ -12,7 +12,7 @@ use crate::fault::{Denial, Fault, PortFault, Refusal, Remedy, chain};
 use crate::id::{AppId, ChatId, MessageId, OpenId, SessionId};
 use crate::seal::{SealContext, SealFault, Sealer};
 use crate::session::{Cause, Outcome, Session, SessionFault, SessionStatus, SessionStore};
-use crate::token::{Grant, Profile, UserToken};
+use crate::token::{Grant, Profile, TokenStore, UserToken};
 use crate::work::{Doorbell, WorkQueue};
 
 /// A code that a person's approval gave, with what must be shown to exchange it.
@@ -96,6 +96,7 @@ impl Fault for VendorFault {
 pub struct Authorization {
     pub apps: Arc<AppDirectory>,
     pub sessions: Arc<dyn SessionStore>,
+    pub tokens: Arc<dyn TokenStore>,
     pub sealer: Arc<dyn Sealer>,
     pub vendor: Arc<dyn Vendor>,
     pub work: Arc<dyn WorkQueue>,
@@ -116,13 +117,18 @@ impl Authorization {
 
     /// Exchanges an approval, seals the tokens and completes the session, in one durable step at the end. An approval that the vendor
     /// refuses for good fails the session; one that could not be exchanged now leaves it open.
+    ///
+    /// The same person may finish on a second device what they finished on a first: the last tokens stay.
     pub async fn complete(
         &self,
         session: &Session,
         approval: &Approval,
         now: OffsetDateTime,
     ) -> Result<Session, AuthorizeFault> {
-        session.must_be_open(now)?;
+        let again = session.status == SessionStatus::Completed && now < session.expires_at;
+        if !again {
+            session.must_be_open(now)?;
+        }
         let app = self.apps.enabled(&session.app_id, now).await?;
         let grant = match self.vendor.exchange(&app, approval).await {
             Err(fault @ (VendorFault::Spent { code, .. } | VendorFault::Refused { code, .. })) => {
@@ -140,7 +146,20 @@ impl Authorization {
             SealContext::UserToken { app_id: &session.app_id, tenant_key: &profile.tenant_key, open_id: &open_id };
         let pair = grant.pair.seal(place, self.sealer.as_ref()).await.map_err(AuthorizeFault::Seal)?;
         let token = UserToken::granted(session, profile, &grant, pair, now);
+        if again {
+            self.supersede(token).await?;
+            return Ok(session.clone());
+        }
         self.end(session, Outcome::Completed, Some(&token)).await
+    }
+
+    /// Puts a pair in the place of whatever is stored.
+    async fn supersede(&self, token: UserToken) -> Result<(), AuthorizeFault> {
+        let stored = self.tokens.get(&token.app_id, &token.open_id).await?;
+        let stored = stored.ok_or(PortFault::Conflict { operation: "supersede token" })?;
+        // A version that no record of this session had: they count from 1.
+        let version = u64::try_from(token.issued_at.unix_timestamp()).unwrap_or_default().max(stored.version + 1);
+        Ok(self.tokens.replace(&stored, &UserToken { version, ..token }, None).await?)
     }
 
     /// Ends the session because the person said no.

@@ -29,8 +29,14 @@ async fn world(vendor: MemoryVendor) -> World {
     table.create(&session).await.unwrap();
     let (queue, vendor) = (Arc::new(MemoryQueue::default()), Arc::new(vendor));
     let apps = Arc::new(AppDirectory::new(table.clone(), sealer.clone()));
-    let authorization =
-        Authorization { apps, sessions: table.clone(), sealer, vendor: vendor.clone(), work: queue.clone() };
+    let authorization = Authorization {
+        apps,
+        sessions: table.clone(),
+        tokens: table.clone(),
+        sealer,
+        vendor: vendor.clone(),
+        work: queue.clone(),
+    };
     World { table, queue, vendor, authorization, session }
 }
 
@@ -59,6 +65,22 @@ async fn an_approval_leaves_a_sealed_token_a_completed_session_and_a_ring() {
     assert_eq!(world.complete().await.unwrap().status, SessionStatus::Completed);
     assert_eq!((world.stored().await.status, world.has_token().await), (SessionStatus::Completed, true));
     assert_eq!(world.queue.rung().len(), 1);
+}
+
+#[tokio::test]
+async fn the_same_person_finishes_on_two_devices_and_the_last_tokens_stay() {
+    let world = world(MemoryVendor { codes: 2, ..MemoryVendor::default() }).await;
+    let completed = world.complete().await.unwrap();
+    let (app, person) = (sample::app_id("cli_a"), sample::open_id("ou_ann"));
+    let first = TokenStore::get(world.table.as_ref(), &app, &person).await.unwrap().unwrap();
+    let later = NOW + time::Duration::MINUTE;
+    let again = world.authorization.complete(&completed, &approval(), later).await.unwrap();
+    assert_eq!((again.status, again.version), (SessionStatus::Completed, 2), "it ended once");
+    let second = TokenStore::get(world.table.as_ref(), &app, &person).await.unwrap().unwrap();
+    assert_eq!(second.authorized_at, later);
+    assert!(second.version > first.version, "who refreshes the first pair does not overwrite the second");
+    let late = world.authorization.complete(&completed, &approval(), NOW + SESSION_LIFE).await;
+    assert!(matches!(late, Err(AuthorizeFault::Session(SessionFault::Ended(_)))), "{late:?}");
 }
 
 #[tokio::test]

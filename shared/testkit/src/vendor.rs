@@ -22,8 +22,10 @@ pub struct MemoryVendor {
     pub down: AtomicBool,
     /// Whose approval the code is; `ou_ann` by default.
     pub owner: Option<&'static str>,
-    /// How often a code was shown; the second time is refused.
+    /// How often a code was shown; more often than there are `codes` is refused.
     pub exchanges: AtomicU32,
+    /// How many codes there are; none counts as one.
+    pub codes: u32,
     /// How many pairs were refreshed.
     pub refreshed: AtomicU32,
     /// Whether the card is gone.
@@ -54,7 +56,7 @@ impl MemoryVendor {
 impl Vendor for MemoryVendor {
     async fn exchange(&self, _app: &OpenApp, _approval: &Approval) -> Result<Grant, VendorFault> {
         self.must_be_up()?;
-        if self.exchanges.fetch_add(1, Ordering::SeqCst) > 0 {
+        if self.exchanges.fetch_add(1, Ordering::SeqCst) > self.codes.saturating_sub(1) {
             return Err(VendorFault::Refused { code: 20_065, message: "code already used".to_owned() });
         }
         let pair = TokenPair { access_token: "u-secret".into(), refresh_token: Some("r-secret".into()) };
