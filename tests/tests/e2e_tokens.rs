@@ -376,6 +376,22 @@ async fn a_vendor_that_throttles_fails_and_times_out_costs_nobody_their_login() 
     world.clear_faults().await;
 }
 
+#[tokio::test]
+async fn a_card_that_the_app_may_not_change_is_updated_by_the_click() {
+    let world = World::new(json!({})).await;
+    world.ask("ou_xiaoming").await;
+    let message_id = world.pending_card("ou_xiaoming").await;
+    world.fault("code:230071", json!({ "path_prefix": "/open-apis/im/v1/messages/" })).await;
+    let click = json!({ "message_id": message_id, "open_id": "ou_xiaoming", "button": "btn_reject" });
+    assert_eq!(world.sandbox("click", &click).await["error"], Value::Null);
+    let declined = || async {
+        let cards = world.cards("ou_xiaoming").await;
+        (cards == [("Declined".to_owned(), message_id.clone())]).then_some(())
+    };
+    until("the card to say so", declined).await;
+    assert_eq!(world.calls("POST /open-apis/interactive/v1/card/update").await, json!({ "0": 1 }));
+}
+
 /// What the bus said, in order: event and reason.
 async fn heard(world: &World) -> Vec<String> {
     let (sqs, queue) = (sqs(&world.bundle), world.bundle.setting("/queues/AppEventsQueue").to_owned());

@@ -39,7 +39,7 @@ pub(crate) async fn run(place: &Place, args: DemoArgs) -> Result<(), CliFault> {
     let folder = tempfile::tempdir().map_err(|cause| CliFault::storage("no temporary folder", cause))?;
     let place = Place { data: folder.path().to_owned(), stack: None };
     let begun = Instant::now();
-    let bundle = start(&place, StartArgs::anywhere(args.binaries)).await?;
+    let bundle = start(&place, StartArgs::anywhere(args.binaries).quietly()).await?;
     say(format!("started a bundle of its own at {} in {:.1} s", bundle.settings().http, begun.elapsed().as_secs_f64()));
     let result = story(bundle.settings(), Time::Moves).await;
     bundle.shutdown().await;

@@ -73,6 +73,9 @@ pub(crate) struct StartArgs {
     /// Take function binaries from this folder instead of building them.
     #[arg(long)]
     binaries: Option<PathBuf>,
+    /// Keep what functions print in their log files.
+    #[arg(long)]
+    quiet: bool,
 }
 
 impl StartArgs {
@@ -81,9 +84,21 @@ impl StartArgs {
         Self { only: vec![function.to_owned()], ..Self::anywhere(binaries) }
     }
 
+    /// The same without the functions' logs on stderr.
+    pub(crate) fn quietly(self) -> Self {
+        Self { quiet: true, ..self }
+    }
+
     /// The whole bundle on free ports.
     pub(crate) fn anywhere(binaries: Option<PathBuf>) -> Self {
-        Self { port: 0, template: "template.yaml".into(), lark_base_url: None, only: Vec::new(), binaries }
+        Self {
+            port: 0,
+            template: "template.yaml".into(),
+            lark_base_url: None,
+            only: Vec::new(),
+            binaries,
+            quiet: false,
+        }
     }
 }
 
@@ -127,6 +142,7 @@ pub(crate) async fn start(place: &Place, args: StartArgs) -> Result<Running, Cli
         lark_base_url: args.lark_base_url,
         only: args.only,
         binaries: args.binaries,
+        quiet: args.quiet,
         runner: env!("CARGO_PKG_NAME"),
     };
     let mut bundle =

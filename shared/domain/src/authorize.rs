@@ -212,7 +212,9 @@ impl Authorization {
         click: Option<&SecretString>,
         now: OffsetDateTime,
     ) -> Result<(), AuthorizeFault> {
-        let Some(session) = self.sessions.get(session_id).await?.filter(Session::card_is_behind) else {
+        // Whoever heard the bell first may have found that the message cannot be changed; the click still can.
+        let behind = |session: &Session| click.is_some() || session.card_is_behind();
+        let Some(session) = self.sessions.get(session_id).await?.filter(behind) else {
             return Ok(());
         };
         let app = self.apps.enabled(&session.app_id, now).await?;

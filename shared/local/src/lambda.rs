@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use local_lambda::{FunctionConfig, Functions, Settings};
+use local_lambda::{FunctionConfig, Functions, LogSink, Settings};
 use local_template::{Bundle, Destination, Function, Target};
 
 use crate::arn::{self, REGION};
 use crate::clock::{self, Offset};
 use crate::delivery::Delivery;
-use crate::logs::Stderr;
 use crate::{SECRET_KEY, StartError, part};
 
 pub(crate) fn functions(
@@ -21,12 +20,13 @@ pub(crate) fn functions(
     aws_endpoint: &str,
     offset: Offset,
     delivery: Arc<Delivery>,
+    log: Arc<dyn LogSink>,
 ) -> Result<Functions, StartError> {
     let configs = bundle.functions.iter().filter_map(|function| {
         let binary = binaries.get(&function.binary)?;
         Some(config(function, binary, aws_endpoint, offset))
     });
-    let mut settings = Settings::new(REGION, data.join("lambda"), Arc::new(Stderr), delivery);
+    let mut settings = Settings::new(REGION, data.join("lambda"), log, delivery);
     settings.log_dir = data.join("logs");
     Functions::new(configs.collect(), settings).map_err(part("functions"))
 }

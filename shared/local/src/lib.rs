@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use lark_sandbox::{Sandbox, SandboxConfig};
 use local_bucket::{Buckets, Credentials};
-use local_lambda::Functions;
+use local_lambda::{Functions, LogSink};
 use local_mapping::{Shutdown, Stop};
 use local_queue::events::Buses;
 use local_queue::sqs::Queues;
@@ -44,6 +44,7 @@ use crate::clock::{BundleClock, Offset};
 use crate::clockwork::Clockwork;
 use crate::delivery::Delivery;
 use crate::endpoint::{Counts, Endpoint};
+use crate::logs::{Nowhere, Stderr};
 use crate::names::Names;
 
 pub use crate::binaries::BinaryError;
@@ -68,6 +69,8 @@ pub struct Options {
     pub only: Vec<String>,
     /// Where function binaries are, instead of building them.
     pub binaries: Option<PathBuf>,
+    /// Keeps what functions print to their files in the data folder, and off stderr.
+    pub quiet: bool,
     /// The package of the runner itself, built along with the functions: Cargo then resolves one set of features for both and compiles
     /// nothing twice.
     pub runner: &'static str,
@@ -234,7 +237,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     resources::make_buckets(&buckets, &bundle)?;
 
     let delivery = Arc::new(Delivery::new(queues.clone(), buckets.clone()));
-    let functions = lambda::functions(&bundle, &binaries, &data, &aws, offset, delivery.clone())?;
+    let log: Arc<dyn LogSink> = if options.quiet { Arc::new(Nowhere) } else { Arc::new(Stderr) };
+    let functions = lambda::functions(&bundle, &binaries, &data, &aws, offset, delivery.clone(), log)?;
     // Set once, right here.
     let _ = delivery.functions.set(functions.clone());
     let buses = Buses::open(&data.join("event.db"), ACCOUNT, REGION, delivery.clone()).map_err(part("event buses"))?;

@@ -92,7 +92,7 @@ fn environments_are_resolved_to_what_answers_on_this_machine() {
             ("GREETING", "你好 👋"),
             ("HAS_ALARMS", "no"),
             ("HOST", "b.example"),
-            ("KEY", "file:/data/密钥"),
+            ("KEY", "file:/data/Key.key"),
             ("LITERAL", "${Literal} &&"),
             ("QUEUE_URL", "http://127.0.0.1:4566/000000000000/shop-OrderQueue.fifo"),
             ("RUST_LOG", "debug"),
