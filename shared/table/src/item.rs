@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::transact_write_items::builders::TransactWriteItemsFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
 use domain::fault::PortFault;
 use serde::Serialize;
@@ -63,10 +65,29 @@ where
     }
 }
 
-/// The same for a transaction, whose reasons are read one by one: a failed condition is a conflict, contention and throttling pass.
-pub(crate) fn transaction_fault(
+/// How often a transaction is tried that met another one, or a store that is down for a moment, before its caller is bothered: what it
+/// brings (a code that was exchanged, a pair that was refreshed) cannot be had twice.
+const TRIES: u32 = 5;
+
+/// Sends a transaction. One that was carried out although its answer was lost comes back as a [`PortFault::Conflict`].
+pub(crate) async fn transact(
+    request: TransactWriteItemsFluentBuilder,
     operation: &'static str,
-) -> impl FnOnce(SdkError<TransactWriteItemsError>) -> PortFault {
+) -> Result<(), PortFault> {
+    let mut pause = Duration::from_millis(25);
+    for _ in 1..TRIES {
+        match request.clone().send().await.map_err(transaction_fault(operation)) {
+            Err(PortFault::Unavailable { .. }) => {}
+            result => return result.map(drop),
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    request.send().await.map(drop).map_err(transaction_fault(operation))
+}
+
+/// The same for a transaction, whose reasons are read one by one: a failed condition is a conflict, contention and throttling pass.
+fn transaction_fault(operation: &'static str) -> impl FnOnce(SdkError<TransactWriteItemsError>) -> PortFault {
     move |cause| {
         let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = cause.as_service_error() else {
             return fault(operation)(cause);

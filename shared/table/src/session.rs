@@ -10,7 +10,7 @@ use domain::token::UserToken;
 use time::{Duration, OffsetDateTime};
 
 use crate::Table;
-use crate::item::{self, Item, fault, instant, number, text, transaction_fault};
+use crate::item::{self, Item, fault, instant, number, text, transact};
 use crate::token;
 
 const END: &str = "SET #status = :status, failure = :failure, #version = :version REMOVE #kind, #at";
@@ -71,8 +71,7 @@ impl SessionStore for Table {
             let put = put.map_err(|cause| item::broken("TransactWriteItems session", &cause))?;
             request = request.transact_items(TransactWriteItem::builder().put(put).build());
         }
-        request.send().await.map_err(transaction_fault("TransactWriteItems session"))?;
-        Ok(())
+        transact(request, "TransactWriteItems session").await
     }
 
     async fn card_shown(&self, session_id: &SessionId, message_id: &MessageId, version: u64) -> Result<(), PortFault> {
@@ -122,8 +121,8 @@ impl SessionStore for Table {
             let put = put.build().map_err(|cause| item::broken(OPERATION, &cause))?;
             request = request.transact_items(TransactWriteItem::builder().put(put).build());
         }
-        match request.send().await.map_err(transaction_fault(OPERATION)) {
-            Ok(_) => return Ok(Asked::Now),
+        match transact(request, OPERATION).await {
+            Ok(()) => return Ok(Asked::Now),
             Err(PortFault::Conflict { .. }) => {}
             Err(fault) => return Err(fault),
         }

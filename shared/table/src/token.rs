@@ -12,7 +12,7 @@ use domain::token::{Lease, Page, TokenStore, UserToken};
 use time::OffsetDateTime;
 
 use crate::Table;
-use crate::item::{self, Item, fault, instant, number, text, transaction_fault};
+use crate::item::{self, Item, fault, instant, number, text, transact};
 use crate::session;
 
 /// The stored record is the one that was read.
@@ -93,8 +93,7 @@ impl TokenStore for Table {
                 request = request.transact_items(TransactWriteItem::builder().put(put).build());
             }
         }
-        request.send().await.map_err(transaction_fault(OPERATION))?;
-        Ok(())
+        transact(request, OPERATION).await
     }
 
     async fn forget(&self, token: &UserToken) -> Result<(), PortFault> {
