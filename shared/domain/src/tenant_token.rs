@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::fault::{Fault, PortFault, Remedy, chain};
 use crate::id::AppId;
 use crate::seal::{SealContext, SealFault, Sealed, Sealer};
-use crate::token::Lease;
+use crate::token::{Lease, differs};
 
 /// A token with less than this to live is replaced by whoever needs it first, while the others go on using it.
 const REFRESH_BEFORE: Duration = Duration::minutes(20);
@@ -260,10 +260,6 @@ pub async fn keep_ticket(
     let secret = SecretSlice::from(ticket.expose_secret().as_bytes().to_vec());
     let sealed = sealer.seal(SealContext::AppTicket(app_id), &secret).await.map_err(TicketFault::Seal)?;
     Ok(store.put_ticket(app_id, &sealed, issued_at).await?)
-}
-
-fn differs(token: &SecretString, rejected: Option<&SecretString>) -> bool {
-    rejected.is_none_or(|rejected| rejected.expose_secret() != token.expose_secret())
 }
 
 fn unavailable(fault: PortFault) -> VendorFault {

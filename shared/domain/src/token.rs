@@ -310,6 +310,11 @@ impl UserToken {
     }
 }
 
+/// Whether a token is another than the one that the vendor did not take.
+pub(crate) fn differs(token: &SecretString, rejected: Option<&SecretString>) -> bool {
+    rejected.is_none_or(|rejected| rejected.expose_secret() != token.expose_secret())
+}
+
 /// Whether a lease was had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lease<T> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration as Pause;
 
 use async_trait::async_trait;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use time::{Duration, OffsetDateTime};
 
 use crate::app::{AppDirectory, AppFault, AppStore, OpenApp};
@@ -19,7 +19,7 @@ use crate::fault::{Denial, Fault, PortFault, Remedy, chain};
 use crate::id::{AppId, Ids, OpenId, SessionId};
 use crate::seal::{SealFault, Sealer};
 use crate::session::{Asked, Cause, Session, SessionStore};
-use crate::token::{Due, Grant, Lease, Notice, Profile, TokenPair, TokenStore, UserToken};
+use crate::token::{Due, Grant, Lease, Notice, Profile, TokenPair, TokenStore, UserToken, differs};
 
 /// How long one process may refresh before another one takes over. Longer than a refresh, its one repetition and the write take.
 const LEASE: Duration = Duration::seconds(25);
@@ -436,10 +436,6 @@ impl Known {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.remove(&(app_id.clone(), open_id.clone()));
     }
-}
-
-fn differs(token: &SecretString, rejected: Option<&SecretString>) -> bool {
-    rejected.is_none_or(|rejected| rejected.expose_secret() != token.expose_secret())
 }
 
 /// Why there is no token.
