@@ -1,0 +1,1 @@
+//! Many small Parquet files -> few large ones: deduplicated, sorted, a column at a time, in bounded memory.
