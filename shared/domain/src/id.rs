@@ -102,6 +102,19 @@ text_id!(
     FamilyId, "sid", "a UUID", |t| uuid::Uuid::try_parse(t).is_ok_and(|u| u.as_hyphenated().to_string() == t)
 );
 
+text_id!(
+    /// A conversation (a UUID).
+    ConversationId, "conversation_id", "a UUID", |t| uuid::Uuid::try_parse(t).is_ok_and(|u| u.as_hyphenated().to_string() == t)
+);
+text_id!(
+    /// A message of a conversation, as its sender named it (a UUID).
+    ChatMessageId, "message_id", "a UUID", |t| uuid::Uuid::try_parse(t).is_ok_and(|u| u.as_hyphenated().to_string() == t)
+);
+text_id!(
+    /// An open WebSocket, as API Gateway names it.
+    ConnectionId, "connection_id", "1 to 64 visible ASCII characters", |t| (1..=64).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_graphic())
+);
+
 /// Where new ids come from.
 pub trait Ids: Send + Sync {
     /// One that was never given before.

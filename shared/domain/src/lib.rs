@@ -11,6 +11,7 @@ pub mod inbox;
 pub mod job;
 pub mod limit;
 pub mod oauth;
+pub mod push;
 pub mod seal;
 pub mod session;
 pub mod tenant_token;

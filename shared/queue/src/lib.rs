@@ -3,9 +3,13 @@
 #[cfg(feature = "events")]
 mod events;
 #[cfg(feature = "sqs")]
+mod push;
+#[cfg(feature = "sqs")]
 mod sqs;
 
 #[cfg(feature = "events")]
 pub use events::EventBridgeBus;
+#[cfg(feature = "sqs")]
+pub use push::SqsPushQueue;
 #[cfg(feature = "sqs")]
 pub use sqs::{SqsParkedQueue, SqsWorkQueue};

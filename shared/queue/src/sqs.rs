@@ -84,15 +84,15 @@ impl ParkedQueue for SqsParkedQueue {
 }
 
 /// An id that fits, the same for the same text.
-fn fifo_id(text: String) -> String {
+pub(crate) fn fifo_id(text: String) -> String {
     if text.len() <= FIFO_ID { text } else { hex::encode(Sha256::digest(text.as_bytes())) }
 }
 
-fn broken(cause: &serde_json::Error) -> PortFault {
+pub(crate) fn broken(cause: &serde_json::Error) -> PortFault {
     PortFault::Broken { operation: "SendMessage", detail: cause.to_string() }
 }
 
-fn fault(cause: SdkError<SendMessageError>) -> PortFault {
+pub(crate) fn fault(cause: SdkError<SendMessageError>) -> PortFault {
     match cause.as_service_error().and_then(|error| error.code()) {
         Some("QueueDoesNotExist" | "AccessDenied" | "InvalidMessageContents" | "InvalidParameterValue") => {
             PortFault::Broken { operation: "SendMessage", detail: domain::fault::chain(&cause) }
