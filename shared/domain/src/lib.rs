@@ -9,6 +9,7 @@ pub mod fault;
 pub mod id;
 pub mod inbox;
 pub mod job;
+pub mod lake;
 pub mod limit;
 pub mod oauth;
 pub mod push;

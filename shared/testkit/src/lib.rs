@@ -9,9 +9,11 @@
 
 mod clock;
 pub mod contract;
+pub mod contract_lake;
 pub mod contract_tokens;
 mod memory;
 mod memory_auth;
+mod memory_lake;
 mod memory_tokens;
 pub mod sample;
 mod vendor;
@@ -19,4 +21,5 @@ mod vendor;
 pub use clock::{CountingIds, ManualClock};
 pub use memory::{EarlierSealer, MemoryBus, MemoryLimiter, MemoryQueue, MemoryTable, PlainSealer};
 pub use memory_auth::{MemoryAuth, MemoryTokens, PlainRefreshSeal};
+pub use memory_lake::{MemoryGate, MemoryIntakes, MemorySources};
 pub use vendor::MemoryVendor;

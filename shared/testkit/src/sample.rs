@@ -4,6 +4,7 @@ use domain::access::Scope;
 use domain::app::{App, AppKind, AppSecrets, AppStatus, Brand};
 use domain::id::{AppId, ClientId, EventId, FamilyId, OpenId, SessionId, TenantId, UserId};
 use domain::inbox::{Entry, EntryKind};
+use domain::lake::source::{Mapping, Masking, Source, SourceKey, SourceName};
 use domain::oauth::{Client, ClientSecret, FAMILY_LIFE, Family, SecretHash};
 use domain::seal::Sealed;
 use domain::session::{Attempt, CardStyle, Session, SessionRequest};
@@ -189,5 +190,21 @@ pub fn family(n: u32) -> Family {
         created_at: NOW,
         expires_at: NOW + FAMILY_LIFE,
         revoked_at: None,
+    }
+}
+
+/// A source of WeChat's form with one key.
+#[must_use]
+pub fn source(name: &str, hash: SecretHash) -> Source {
+    Source {
+        name: SourceName::parse(name).unwrap(),
+        mapping: Mapping::Wechat,
+        masking: Masking::default(),
+        keys: vec![SourceKey { hash, created_at: NOW }],
+        created_at: NOW,
+        created_by: "ann".to_owned(),
+        updated_at: NOW,
+        updated_by: "ann".to_owned(),
+        version: 1,
     }
 }
