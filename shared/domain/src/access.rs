@@ -10,12 +10,16 @@ use time::{Duration, OffsetDateTime};
 
 use crate::fault::{Denial, Fault, PortFault, Remedy};
 use crate::id::{ClientId, FamilyId, TenantId, UserId};
+use crate::limit::Limit;
 
 /// How long an access token lives.
 pub const ACCESS_TOKEN_LIFE: Duration = Duration::seconds(900);
 
 /// How far two clocks may differ before a token counts as expired, or as not issued yet.
 pub const LEEWAY: Duration = Duration::seconds(30);
+
+/// How often one user may change something, unless their client was given a rate of its own.
+const CHANGES: Limit = Limit::per_minute(60);
 
 /// Whom access tokens are for (`aud`).
 pub const AUDIENCE: &str = "skylark";
@@ -85,6 +89,12 @@ impl Caller {
     /// Turns the caller away unless the token opens `scope`.
     pub fn requires(&self, scope: Scope) -> Result<(), AccessFault> {
         if self.scopes.contains(&scope) { Ok(()) } else { Err(AccessFault::MissingScope(scope)) }
+    }
+
+    /// How often the caller may change something.
+    #[must_use]
+    pub fn changes(&self) -> Limit {
+        self.rate.map_or(CHANGES, Limit::per_minute)
     }
 }
 

@@ -12,8 +12,8 @@ pub struct IdError {
     pub expected: &'static str,
 }
 
-macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $field:literal, $expected:literal, $valid:expr) => {
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $field:literal, $expected:literal, $read:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -22,9 +22,8 @@ macro_rules! text_id {
         impl $name {
             /// Checks the form; whether it exists is for a store to say.
             pub fn parse(text: impl Into<String>) -> Result<Self, IdError> {
-                let text = text.into();
-                let valid: fn(&str) -> bool = $valid;
-                if valid(&text) { Ok(Self(text)) } else { Err(IdError { field: $field, expected: $expected }) }
+                let read: fn(String) -> Option<String> = $read;
+                read(text.into()).map(Self).ok_or(IdError { field: $field, expected: $expected })
             }
 
             #[must_use]
@@ -49,6 +48,31 @@ macro_rules! text_id {
         impl From<$name> for String {
             fn from(id: $name) -> Self {
                 id.0
+            }
+        }
+    };
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $field:literal, $expected:literal, $valid:expr) => {
+        id!($(#[$doc])* $name, $field, $expected, |text| {
+            let valid: fn(&str) -> bool = $valid;
+            valid(&text).then_some(text)
+        });
+    };
+}
+
+/// A UUID in any case, as people's devices write it (Swift's are in upper case), kept in its usual form.
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident, $field:literal) => {
+        id!($(#[$doc])* $name, $field, "a UUID", |text| {
+            let uuid = uuid::Uuid::try_parse(&text).ok().filter(|_| text.len() == 36)?;
+            Some(uuid.as_hyphenated().to_string())
+        });
+
+        impl From<uuid::Uuid> for $name {
+            fn from(uuid: uuid::Uuid) -> Self {
+                Self(uuid.as_hyphenated().to_string())
             }
         }
     };
@@ -102,13 +126,21 @@ text_id!(
     FamilyId, "sid", "a UUID", |t| uuid::Uuid::try_parse(t).is_ok_and(|u| u.as_hyphenated().to_string() == t)
 );
 
-text_id!(
-    /// A conversation (a UUID).
-    ConversationId, "conversation_id", "a UUID", |t| uuid::Uuid::try_parse(t).is_ok_and(|u| u.as_hyphenated().to_string() == t)
+uuid_id!(
+    /// A conversation.
+    ConversationId, "conversation_id"
+);
+uuid_id!(
+    /// A message of a conversation, as its sender named it.
+    ChatMessageId, "message_id"
+);
+uuid_id!(
+    /// An uploaded file.
+    FileId, "file_id"
 );
 text_id!(
-    /// A message of a conversation, as its sender named it (a UUID).
-    ChatMessageId, "message_id", "a UUID", |t| uuid::Uuid::try_parse(t).is_ok_and(|u| u.as_hyphenated().to_string() == t)
+    /// A way out of a conversation to people elsewhere, as the deployment names it.
+    ChannelName, "channel", "1 to 32 letters, digits, `_`, `-` or `.`", |t| word(t, 32)
 );
 text_id!(
     /// An open WebSocket, as API Gateway names it.
@@ -131,6 +163,15 @@ mod tests {
             assert!(AppId::parse(bad).is_err(), "{bad:?}");
         }
         assert_eq!(AppId::parse("cli_a1b2").unwrap().as_str(), "cli_a1b2");
+    }
+
+    #[test]
+    fn a_devices_uuid_may_be_in_upper_case_and_is_the_same_one() {
+        let id = ConversationId::parse("6F9619FF-8B86-4D01-B42D-00CF4FC964FF").unwrap();
+        assert_eq!(id, ConversationId::parse("6f9619ff-8b86-4d01-b42d-00cf4fc964ff").unwrap());
+        for bad in ["6f9619ff8b864d01b42d00cf4fc964ff", "{6f9619ff-8b86-4d01-b42d-00cf4fc964ff}", "", "x"] {
+            assert_eq!(ConversationId::parse(bad).unwrap_err().to_string(), "`conversation_id` must be a UUID");
+        }
     }
 
     #[test]
