@@ -3,12 +3,16 @@
 #[cfg(feature = "events")]
 mod events;
 #[cfg(feature = "sqs")]
+mod lake;
+#[cfg(feature = "sqs")]
 mod push;
 #[cfg(feature = "sqs")]
 mod sqs;
 
 #[cfg(feature = "events")]
 pub use events::EventBridgeBus;
+#[cfg(feature = "sqs")]
+pub use lake::{SqsCompactQueue, SqsIntakeQueue};
 #[cfg(feature = "sqs")]
 pub use push::SqsPushQueue;
 #[cfg(feature = "sqs")]

@@ -87,7 +87,9 @@ pub(crate) async fn transact(
 }
 
 /// The same for a transaction, whose reasons are read one by one: a failed condition is a conflict, contention and throttling pass.
-fn transaction_fault(operation: &'static str) -> impl FnOnce(SdkError<TransactWriteItemsError>) -> PortFault {
+pub(crate) fn transaction_fault(
+    operation: &'static str,
+) -> impl FnOnce(SdkError<TransactWriteItemsError>) -> PortFault {
     move |cause| {
         let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = cause.as_service_error() else {
             return fault(operation)(cause);

@@ -15,12 +15,16 @@
 //! | client | `CLIENT#<client_id>` | `CLIENT` | `client`, created |
 //! | family | `FAMILY#<family_id>` | `FAMILY` | |
 //! | limit | `LIMIT#<key>` | `LIMIT` | |
+//! | source of the lake | `SOURCE#<name>` | `SOURCE` | `source`, created |
+//! | line that counted | `LINE#<kind>#<its id>` | `LINE` | |
+//! | batch that is in its tables | `BATCH#<batch>` | `BATCH` | |
 //!
 //! Times that DynamoDB compares (`at`, `claim_until`, `lease_until`, `asked_until`, `issued_at` of a ticket, `ttl`) are Unix seconds; all others are RFC 3339.
 
 mod app;
 mod client;
 mod family;
+mod gate;
 mod health;
 mod inbox;
 mod item;
@@ -28,6 +32,7 @@ mod job;
 mod limit;
 mod registry;
 mod session;
+mod source;
 mod tenant_token;
 mod token;
 

@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{
 };
 use domain::fault::PortFault;
 use table::{Table, TableLimiter};
-use testkit::{contract, contract_tokens};
+use testkit::{contract, contract_lake, contract_tokens};
 
 /// A table like the template's, in an endpoint of this test's own.
 async fn table() -> Table {
@@ -110,6 +110,16 @@ async fn keeps_the_contract_of_limits() {
     let table = table().await;
     let [one, two, three] = [(); 3].map(|()| TableLimiter::new(table.clone()));
     contract::limits(&[&one, &two, &three]).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_sources() {
+    contract_lake::sources(&table().await).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_the_gate() {
+    contract_lake::gate(&table().await).await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use domain::fault::PortFault;
-use domain::lake::batch::{BatchId, Gate, LineId};
+use domain::lake::batch::{BatchId, Claim, Claimed, Gate, LineId};
 use domain::lake::compaction::{CompactJob, CompactQueue};
 use domain::lake::intake::{IntakeInbox, IntakeQueue};
 use domain::lake::source::{Source, SourceName, SourceStore};
@@ -46,19 +46,22 @@ impl SourceStore for MemorySources {
 #[derive(Debug, Default)]
 pub struct MemoryGate {
     pub down: AtomicBool,
-    claims: Mutex<HashMap<LineId, BatchId>>,
+    claims: Mutex<HashMap<LineId, Claimed>>,
     settled: Mutex<BTreeSet<BatchId>>,
 }
 
 #[async_trait]
 impl Gate for MemoryGate {
-    async fn claim(&self, batch: &BatchId, lines: &[LineId], _: OffsetDateTime) -> Result<Vec<BatchId>, PortFault> {
+    async fn claim(&self, batch: &BatchId, claims: &[Claim], _: OffsetDateTime) -> Result<Vec<Claimed>, PortFault> {
         if self.down.load(Ordering::SeqCst) {
             return unavailable("claim");
         }
-        let mut claims = self.claims.lock().expect("not poisoned");
-        let claim = |line: &LineId| claims.entry(line.clone()).or_insert_with(|| batch.clone()).clone();
-        Ok(lines.iter().map(claim).collect())
+        let mut stand = self.claims.lock().expect("not poisoned");
+        let mut claim = |Claim { line, says }: &Claim| {
+            let new = || Claimed { batch: batch.clone(), says: says.clone() };
+            stand.entry(line.clone()).or_insert_with(new).clone()
+        };
+        Ok(claims.iter().map(&mut claim).collect())
     }
 
     async fn is_settled(&self, batch: &BatchId) -> Result<bool, PortFault> {

@@ -4,7 +4,7 @@ use domain::access::Scope;
 use domain::app::{App, AppKind, AppSecrets, AppStatus, Brand};
 use domain::id::{AppId, ClientId, EventId, FamilyId, OpenId, SessionId, TenantId, UserId};
 use domain::inbox::{Entry, EntryKind};
-use domain::lake::source::{Mapping, Masking, Source, SourceKey, SourceName};
+use domain::lake::source::{Mapping, Source, SourceKey, SourceName};
 use domain::oauth::{Client, ClientSecret, FAMILY_LIFE, Family, SecretHash};
 use domain::seal::Sealed;
 use domain::session::{Attempt, CardStyle, Session, SessionRequest};
@@ -199,7 +199,7 @@ pub fn source(name: &str, hash: SecretHash) -> Source {
     Source {
         name: SourceName::parse(name).unwrap(),
         mapping: Mapping::Wechat,
-        masking: Masking::default(),
+        mask: false,
         keys: vec![SourceKey { hash, created_at: NOW }],
         created_at: NOW,
         created_by: "ann".to_owned(),

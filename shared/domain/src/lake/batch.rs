@@ -3,8 +3,8 @@
 //! A batch is a raw object. Its name, [`BatchId`], holds the hash of its content and is never reused. In this order:
 //!
 //! 1. The raw object is written. From now on the batch can be carried out by anybody, and always to the same end.
-//! 2. Each line is **claimed** for the batch under the line's own id ([`LineId`]). A claim is written once and never changed: whoever
-//!    finds a line claimed by another batch has a duplicate.
+//! 2. Each line is **claimed** for the batch under its own id ([`LineId`]). A claim is written once and never changed: whoever finds a line
+//!    claimed by another batch has a duplicate, or a conflict if it says something else.
 //! 3. The lines that are the batch's own become rows, or quarantined lines, and are committed under the batch's id; the table knows the
 //!    id and takes it once.
 //! 4. The batch is **settled**.
@@ -14,7 +14,6 @@
 //! say which lines are that batch's, the table takes it once even if its worker is alive after all. So nothing waits for a time-out, and
 //! no clock decides anything.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -23,6 +22,7 @@ use time::OffsetDateTime;
 
 use crate::fault::PortFault;
 use crate::lake::Partition;
+use crate::lake::source::SourceName;
 
 /// Where raw objects lie.
 pub const RAW_PREFIX: &str = "raw/v1/";
@@ -104,23 +104,38 @@ impl From<BatchId> for String {
 #[error("a batch is named like `dt=2026-11-21/hh=09/<sha256 in hex>`")]
 pub struct NotABatch;
 
-/// What makes two lines the same line.
+/// What a line is known by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LineId {
     /// A message, wherever it comes from and however often.
     Message { msg_id: String },
-    /// One delivery of a contact. What is new of a person is a line of its own even if it says what an earlier one said: the latest counts.
-    Contact { username: String, delivery: String },
-    /// One delivery of what could not become a row.
-    Bad { delivery: String },
+    /// What came with one request: a contact, or what could not become a row. A contact is told of again and again and the latest counts,
+    /// so that the same words in a later request are a line of their own; what a queue hands out twice is not.
+    Delivery { source: SourceName, request_id: String },
+}
+
+/// A line that somebody wants to count for their batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub line: LineId,
+    /// A hash of what it says, if that is more than its id.
+    pub says: String,
+}
+
+/// The claim that stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The batch that the line counts for.
+    pub batch: BatchId,
+    pub says: String,
 }
 
 /// Who claimed which line, and which batches are in their tables.
 #[async_trait]
 pub trait Gate: Send + Sync {
-    /// Claims each line for `batch` unless it is claimed, and tells whose each is, in order. Asked again it answers the same until
-    /// [`crate::lake::retention::GATE`] has passed. A line that is named twice is claimed once.
-    async fn claim(&self, batch: &BatchId, lines: &[LineId], now: OffsetDateTime) -> Result<Vec<BatchId>, PortFault>;
+    /// Claims each line for `batch` unless it is claimed, and tells which claim stands, in order. Asked again it answers the same until
+    /// [`crate::lake::retention::GATE`] has passed. No line is to be named twice.
+    async fn claim(&self, batch: &BatchId, claims: &[Claim], now: OffsetDateTime) -> Result<Vec<Claimed>, PortFault>;
 
     /// Whether the batch is in its tables. "No" may be late.
     async fn is_settled(&self, batch: &BatchId) -> Result<bool, PortFault>;
@@ -146,26 +161,15 @@ impl Counts {
     }
 }
 
-/// Of each line whether it is the batch's own: claimed for it, and the first of its id within the batch.
-#[must_use]
-pub fn own_lines(batch: &BatchId, lines: &[LineId], owners: &[BatchId]) -> Vec<bool> {
-    let mut seen = HashSet::with_capacity(lines.len());
-    lines.iter().zip(owners).map(|(line, owner)| seen.insert(line) && owner == batch).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use time::macros::datetime;
 
     use super::*;
 
-    fn batch(digit: char) -> BatchId {
-        BatchId::new(datetime!(2026-11-21 17:59 +8), &digit.to_string().repeat(64)).unwrap()
-    }
-
     #[test]
     fn a_batch_is_named_after_its_content_and_its_hour_and_reads_back() {
-        let id = batch('a');
+        let id = BatchId::new(datetime!(2026-11-21 17:59 +8), &"a".repeat(64)).unwrap();
         assert_eq!(id.raw_key(), format!("raw/v1/dt=2026-11-21/hh=09/{}.jsonl.zst", "a".repeat(64)));
         assert_eq!(BatchId::of_raw(&id.raw_key()), Ok(id.clone()));
         assert_eq!(id.sha256(), "a".repeat(64));
@@ -174,13 +178,6 @@ mod tests {
         {
             assert_eq!(BatchId::parse(text), Err(NotABatch), "{text}");
         }
-    }
-
-    #[test]
-    fn the_first_of_a_batchs_own_lines_counts_and_nobody_elses() {
-        let line = |n: u8| LineId::Message { msg_id: n.to_string() };
-        let (lines, owners) = (vec![line(1), line(2), line(1), line(3)], ['a', 'b', 'a', 'a'].map(batch).to_vec());
-        assert_eq!(own_lines(&batch('a'), &lines, &owners), [true, false, false, true]);
     }
 
     #[test]

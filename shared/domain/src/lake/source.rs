@@ -82,30 +82,15 @@ impl From<SourceName> for String {
     }
 }
 
-/// How a source's events are read.
+/// How a source's events are read. Those of Skylark itself ([`SourceName::is_own`]) are known and need no mapping.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "form", rename_all = "snake_case")]
 pub enum Mapping {
-    /// `{guid, notify_type, data: {..}}`, with the fields of a message or of a contact.
+    /// As WeChat's: `{guid, notify_type, data: {..}}` with the fields of a message or of a contact, or only what would be its `data`.
     #[default]
     Wechat,
-    /// The envelope that Lark pushes.
-    Lark,
-    /// A message item of Skylark's own chat.
-    Chat,
-    /// Any other JSON object: for each column of the messages' table where its value is, as a JSON pointer.
-    Fields { columns: BTreeMap<String, String> },
-}
-
-/// What of a person is kept out of the tables. The raw objects and the quarantine keep what came.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Masking {
-    /// The middle four digits of mobile numbers.
-    #[serde(default)]
-    pub mobile: bool,
-    /// `customInfo.detail`.
-    #[serde(default)]
-    pub custom_info: bool,
+    /// Any other JSON object: for each field of a WeChat message where its value is, as a JSON pointer. What no pointer names is kept.
+    Fields { fields: BTreeMap<String, String> },
 }
 
 /// One of a source's keys.
@@ -129,8 +114,9 @@ impl SourceKey {
 pub struct Source {
     pub name: SourceName,
     pub mapping: Mapping,
+    /// Whether a person's mobile number and `customInfo.detail` are kept out of the tables. Raw objects and the quarantine have them.
     #[serde(default)]
-    pub masking: Masking,
+    pub mask: bool,
     /// Newest first, at most two. Without a key nothing comes in.
     pub keys: Vec<SourceKey>,
     #[serde(with = "time::serde::rfc3339")]
