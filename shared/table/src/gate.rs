@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, CancellationReason, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
 use domain::fault::PortFault;
-use domain::lake::batch::{BatchId, Gate, LineId};
+use domain::lake::batch::{BatchId, Claim, Claimed, Gate, LineId};
 use domain::lake::retention;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
@@ -29,6 +29,9 @@ const TRIES: u32 = 12;
 /// The longest id that is a key as it is.
 const PLAIN: usize = 128;
 
+/// A claim, with the key that it is kept under.
+type Keyed<'c> = (String, &'c Claim);
+
 /// A key of its own for each line. An id that is long or strange is known by its hash.
 fn key(line: &LineId) -> String {
     let plain = |id: &str| {
@@ -37,31 +40,31 @@ fn key(line: &LineId) -> String {
     };
     match line {
         LineId::Message { msg_id } => format!("LINE#message#{}", plain(msg_id)),
-        LineId::Contact { username, delivery } => format!("LINE#contact#{}#{}", plain(delivery), plain(username)),
-        LineId::Bad { delivery } => format!("LINE#bad#{}", plain(delivery)),
+        LineId::Delivery { source, request_id } => format!("LINE#delivery#{source}#{}", plain(request_id)),
     }
 }
 
 /// What one transaction came to.
 enum Try {
-    /// All of the items are this batch's.
+    /// All of the claims stand.
     Claimed,
-    /// Some are somebody else's, by their place in the transaction.
-    Found(Vec<(usize, BatchId)>),
+    /// Others stand, by their place in the transaction.
+    Found(Vec<(usize, Claimed)>),
     /// It met another transaction.
     Again(PortFault),
 }
 
 impl Table {
-    async fn claim_once(&self, batch: &BatchId, keys: &[&str], now: OffsetDateTime) -> Result<Try, PortFault> {
+    async fn claim_once(&self, batch: &BatchId, claims: &[&Keyed<'_>], now: OffsetDateTime) -> Result<Try, PortFault> {
         let mut request = self.client.transact_write_items();
-        for key in keys {
+        for (key, claim) in claims {
             let put = Put::builder()
                 .table_name(&self.name)
-                .item("pk", text(*key))
+                .item("pk", text(key))
                 .item("sk", text("LINE"))
                 .item("entity", text("line"))
                 .item("batch", text(batch.as_str()))
+                .item("says", text(&claim.says))
                 .item("ttl", instant(now + retention::GATE))
                 .condition_expression("attribute_not_exists(pk) OR batch = :batch")
                 .expression_attribute_values(":batch", text(batch.as_str()))
@@ -71,27 +74,25 @@ impl Table {
             request = request.transact_items(TransactWriteItem::builder().put(put).build());
         }
         let Err(error) = request.send().await else { return Ok(Try::Claimed) };
-        let found =
-            reasons(&error).iter().enumerate().filter(|(_, reason)| reason.code() == Some("ConditionalCheckFailed"));
+        let refused = |reason: &CancellationReason| reason.code() == Some("ConditionalCheckFailed");
+        let found = reasons(&error).iter().enumerate().filter(|(_, reason)| refused(reason));
         let found: Vec<_> =
-            found.map(|(place, reason)| Ok((place, owner(reason.item())?))).collect::<Result<_, PortFault>>()?;
+            found.map(|(place, reason)| Ok((place, read(reason.item())?))).collect::<Result<_, PortFault>>()?;
         match item::transaction_fault(OPERATION)(error) {
             PortFault::Conflict { .. } if !found.is_empty() => Ok(Try::Found(found)),
             fault @ PortFault::Broken { .. } => Err(fault),
             fault => Ok(Try::Again(fault)),
         }
     }
-}
 
-impl Table {
-    /// Claims what is free of one transaction's worth of lines, and tells whose the others are.
-    async fn claim_chunk<'k>(
+    /// Claims what is free of one transaction's worth of lines, and tells which claims stand on the others.
+    async fn claim_chunk<'c>(
         &self,
         batch: &BatchId,
-        keys: &[&'k str],
+        chunk: &'c [Keyed<'c>],
         now: OffsetDateTime,
-    ) -> Result<Vec<(&'k str, BatchId)>, PortFault> {
-        let (mut free, mut taken) = (keys.to_vec(), Vec::new());
+    ) -> Result<Vec<(&'c str, Claimed)>, PortFault> {
+        let (mut free, mut taken): (Vec<&Keyed<'_>>, _) = (chunk.iter().collect(), Vec::new());
         let mut pause = Duration::from_millis(20);
         let mut last = PortFault::Conflict { operation: OPERATION };
         for _ in 0..TRIES {
@@ -102,7 +103,9 @@ impl Table {
                 Try::Claimed => return Ok(taken),
                 // From the end, so that the places before stay what they are.
                 Try::Found(found) => {
-                    taken.extend(found.into_iter().rev().map(|(place, owner)| (free.remove(place), owner)))
+                    taken.extend(
+                        found.into_iter().rev().map(|(place, claimed)| (free.remove(place).0.as_str(), claimed)),
+                    );
                 }
                 Try::Again(fault) => {
                     last = fault;
@@ -122,10 +125,11 @@ fn reasons(error: &SdkError<TransactWriteItemsError>) -> &[CancellationReason] {
     }
 }
 
-fn owner(item: Option<&Item>) -> Result<BatchId, PortFault> {
-    let text = item.and_then(|item| item.get("batch")).and_then(|value| value.as_s().ok());
+fn read(item: Option<&Item>) -> Result<Claimed, PortFault> {
+    let field = |name: &str| item.and_then(|item| item.get(name)?.as_s().ok()).map(String::as_str);
     let missing = || PortFault::Broken { operation: OPERATION, detail: "a claim names no batch".to_owned() };
-    BatchId::parse(text.ok_or_else(missing)?.as_str()).map_err(|cause| item::broken(OPERATION, &cause))
+    let batch = BatchId::parse(field("batch").ok_or_else(missing)?).map_err(|cause| item::broken(OPERATION, &cause))?;
+    Ok(Claimed { batch, says: field("says").unwrap_or_default().to_owned() })
 }
 
 fn batch_key(batch: &BatchId) -> [(&'static str, AttributeValue); 2] {
@@ -134,17 +138,18 @@ fn batch_key(batch: &BatchId) -> [(&'static str, AttributeValue); 2] {
 
 #[async_trait]
 impl Gate for Table {
-    async fn claim(&self, batch: &BatchId, lines: &[LineId], now: OffsetDateTime) -> Result<Vec<BatchId>, PortFault> {
-        let keys: Vec<String> = lines.iter().map(key).collect();
-        let mut owners: HashMap<&str, BatchId> = HashMap::with_capacity(keys.len());
+    async fn claim(&self, batch: &BatchId, claims: &[Claim], now: OffsetDateTime) -> Result<Vec<Claimed>, PortFault> {
+        let mut keyed: Vec<Keyed<'_>> = claims.iter().map(|claim| (key(&claim.line), claim)).collect();
         // In one order for all: two batches that share lines then meet at the first of them, instead of each holding what the other wants.
-        let mut open: Vec<&str> = keys.iter().map(String::as_str).collect();
-        open.sort_unstable();
-        open.dedup();
-        for chunk in open.chunks(ITEMS) {
-            owners.extend(self.claim_chunk(batch, chunk, now).await?);
+        keyed.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let mut stand: HashMap<&LineId, Claimed> = HashMap::new();
+        for chunk in keyed.chunks(ITEMS) {
+            let lines: HashMap<&str, &LineId> = chunk.iter().map(|(key, claim)| (key.as_str(), &claim.line)).collect();
+            let taken = self.claim_chunk(batch, chunk, now).await?;
+            stand.extend(taken.into_iter().filter_map(|(key, claimed)| Some((*lines.get(key)?, claimed))));
         }
-        Ok(keys.iter().map(|key| owners.get(key.as_str()).unwrap_or(batch).clone()).collect())
+        let own = |claim: &Claim| Claimed { batch: batch.clone(), says: claim.says.clone() };
+        Ok(claims.iter().map(|claim| stand.remove(&claim.line).unwrap_or_else(|| own(claim))).collect())
     }
 
     async fn is_settled(&self, batch: &BatchId) -> Result<bool, PortFault> {
