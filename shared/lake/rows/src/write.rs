@@ -132,7 +132,21 @@ pub struct DataFile {
 #[derive(Debug)]
 pub struct Writer<W: Write + Send> {
     table: Kind,
-    parquet: ArrowWriter<W>,
+    parquet: ArrowWriter<Sink<W>>,
+}
+
+/// Gives the sink back once the file is finished, which the Parquet writer does not.
+#[derive(Debug)]
+struct Sink<W>(Option<W>);
+
+impl<W: Write> Write for Sink<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.as_mut().map_or(Err(io::ErrorKind::BrokenPipe.into()), |sink| sink.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.as_mut().map_or(Ok(()), Write::flush)
+    }
 }
 
 impl<W: Write + Send> Writer<W> {
@@ -144,7 +158,7 @@ impl<W: Write + Send> Writer<W> {
     /// For who needs it otherwise than at any level.
     pub fn with_properties(table: Kind, properties: WriterProperties, sink: W) -> Result<Self, WriteError> {
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-        Ok(Self { table, parquet: ArrowWriter::try_new_with_options(sink, schema(table), options)? })
+        Ok(Self { table, parquet: ArrowWriter::try_new_with_options(Sink(Some(sink)), schema(table), options)? })
     }
 
     pub fn write(&mut self, rows: &RecordBatch) -> Result<(), WriteError> {
@@ -166,9 +180,9 @@ impl<W: Write + Send> Writer<W> {
     /// Writes what is left and the footer. The sink is flushed, and is the caller's again.
     pub fn finish(mut self) -> Result<(W, Stats), WriteError> {
         let stats = Stats::of(self.table, &self.parquet.finish()?);
-        let mut sink = self.parquet.into_inner()?;
-        sink.flush()?;
-        Ok((sink, stats))
+        self.parquet.sync()?;
+        let sink = self.parquet.inner_mut().0.take().ok_or(io::ErrorKind::BrokenPipe);
+        Ok((sink.map_err(io::Error::from)?, stats))
     }
 }
 
