@@ -7,8 +7,8 @@ use arrow_array::builder::{Int64Builder, StringBuilder, TimestampMicrosecondBuil
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::ArrowError;
 use domain::lake::Kind;
-use sha2::{Digest as _, Sha256};
 
+use crate::digest::ContentHash;
 use crate::schema::{ColumnType, definitions, is_content, schema};
 
 /// The values of one row, in the order of the table's columns. It is filled again and again, so that a row costs no allocation.
@@ -57,21 +57,17 @@ impl Row {
         self.text_at(0).unwrap_or_default()
     }
 
-    /// A hash of its content. Nulls are left out, so that it stays the same when the table gets another column.
-    pub(crate) fn says(&self, table: Kind) -> String {
-        let mut hash = Sha256::new();
-        for (at, column) in definitions(table).iter().enumerate().filter(|(_, column)| is_content(column.name)) {
-            let number = self.integer_at(at).map(i64::to_le_bytes);
-            let Some(value) = self.text_at(at).map(str::as_bytes).or(number.as_ref().map(<[u8; 8]>::as_slice)) else {
-                continue;
-            };
-            // With their lengths, so that no two rows are the same bytes.
-            for part in [column.name.as_bytes(), value] {
-                hash.update((part.len() as u64).to_le_bytes());
-                hash.update(part);
+    /// A hash of its content.
+    pub(crate) fn says(&self, table: Kind) -> [u8; 32] {
+        let mut hash = ContentHash::default();
+        for (at, column) in definitions(table).iter().enumerate() {
+            match (self.text_at(at), self.integer_at(at)) {
+                (Some(text), _) => hash.add(column.name, text.as_bytes()),
+                (None, Some(number)) => hash.add(column.name, &number.to_le_bytes()),
+                (None, None) => {}
             }
         }
-        hex::encode(hash.finalize())
+        hash.finish()
     }
 
     pub(crate) fn text_at(&self, column: usize) -> Option<&str> {

@@ -56,6 +56,17 @@ pub struct Batch {
     pub rows: RecordBatch,
 }
 
+impl Batch {
+    /// Drops the rows that are not `kept`; returns how many.
+    pub fn retain(&mut self, kept: &BooleanArray) -> Result<u64, ArrowError> {
+        let dropped = kept.len() - kept.true_count();
+        if dropped > 0 {
+            self.rows = filter_record_batch(&self.rows, kept)?;
+        }
+        Ok(dropped as u64)
+    }
+}
+
 /// What became of some lines: `lines_in = rows + duplicates + quarantined`.
 #[derive(Debug, Default)]
 pub struct Converted {
@@ -91,10 +102,7 @@ impl Converted {
         for batch in self.batches.iter_mut().filter(|batch| batch.table == table) {
             let Some(keys) = batch.rows.columns().first() else { continue };
             let kept: BooleanArray = keys.as_string::<i32>().iter().map(|key| Some(key.is_none_or(&mut new))).collect();
-            if kept.true_count() < kept.len() {
-                self.duplicates += (kept.len() - kept.true_count()) as u64;
-                batch.rows = filter_record_batch(&batch.rows, &kept)?;
-            }
+            self.duplicates += batch.retain(&kept)?;
         }
         self.batches.retain(|batch| batch.rows.num_rows() > 0);
         Ok(())
@@ -130,7 +138,7 @@ pub struct Identity {
 pub fn identify(line: &Line<'_>, options: &Options) -> Option<Identity> {
     let mut row = Row::default();
     let place = event::read(line, options, &mut row).ok()?;
-    Some(Identity { table: place.table, key: row.key().to_owned(), says: row.says(place.table) })
+    Some(Identity { table: place.table, key: row.key().to_owned(), says: hex::encode(row.says(place.table)) })
 }
 
 /// A conversion that takes line by line, in the order in which they were received.

@@ -48,6 +48,12 @@ pub struct Quarantined {
 }
 
 impl Quarantined {
+    /// Keeps a line aside.
+    #[must_use]
+    pub fn new(line: &Line<'_>, reason: Reason, detail: impl Into<String>) -> Self {
+        Self::of(line, Refusal::new(reason, detail))
+    }
+
     pub(crate) fn of(line: &Line<'_>, Refusal { reason, detail }: Refusal) -> Self {
         Self {
             reason,

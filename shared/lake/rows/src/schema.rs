@@ -328,6 +328,25 @@ mod tests {
     }
 
     #[test]
+    fn every_column_is_documented_as_it_is() {
+        let documents = include_str!("../../../../docs/lake-tables.md");
+        for table in Kind::ALL {
+            let mut rows = format!("## {table}\n");
+            let section = documents.split(&rows).nth(1).unwrap().split("\n## ").next().unwrap();
+            rows.clear();
+            for column in Version::current(table).columns {
+                let kind = match column.kind {
+                    ColumnType::Text => "string",
+                    ColumnType::Integer => "bigint",
+                    ColumnType::Instant => "timestamp",
+                };
+                rows += &format!("| `{}` | {kind} | {} |\n", column.name, column.meaning);
+            }
+            assert!(section.contains(&rows), "docs/lake-tables.md, {table}:\n{rows}");
+        }
+    }
+
+    #[test]
     fn files_and_tables_differ_by_what_they_are_partitioned_by() {
         for table in Kind::ALL {
             let (files, whole) = (schema(table), table_schema(table));

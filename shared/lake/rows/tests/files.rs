@@ -1,5 +1,5 @@
 //! Rows as files: what is written is read, at every level, and the log is told the truth of it.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail the test")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use std::collections::BTreeMap;
 

@@ -367,6 +367,25 @@ fn a_line_says_the_same_whoever_saw_it_and_however_it_is_written() {
 }
 
 #[test]
+fn a_row_of_a_file_says_what_its_line_said() {
+    for bytes in [MESSAGE.as_bytes(), CONTACT.as_bytes()] {
+        let converted = converted(&WECHAT, &[bytes]);
+        let batch = &converted.batches[0];
+        let [digest] = lake_rows::digests(batch.table, &batch.rows)[..] else { panic!("one row") };
+        let identity = identify(&line(bytes, &WECHAT, 0), &Options::default()).unwrap();
+        let hex: String = digest.says.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, identity.says[..32]);
+    }
+    let of = |msg_id, content| {
+        let converted = converted(&WECHAT, &[said(msg_id, content).as_bytes()]);
+        lake_rows::digests(Kind::Messages, &converted.batches[0].rows)[0]
+    };
+    assert_eq!(of(1, "a").key, of(1, "b").key);
+    assert_ne!(of(1, "a").says, of(1, "b").says);
+    assert_ne!(of(1, "a").key, of(2, "a").key);
+}
+
+#[test]
 fn of_one_contact_the_last_stays() {
     let told = |name: &str| format!("{{\"data\":{{\"username\":\"u\",\"nickName\":{{\"string\":\"{name}\"}}}}}}");
     let lines = ["old", "older", "new"].map(told);
