@@ -21,6 +21,56 @@ pub fn is_due(small_files: u64, small_bytes: u64) -> bool {
     small_files >= SMALL_FILES || (small_files > 1 && small_bytes >= SMALL_BYTES)
 }
 
+/// What is merged at once, at most: it fits into the time, the memory and the disk that one run has.
+pub const MAX_INPUT_BYTES: u64 = 2 * MAX_FILE_BYTES;
+pub const MAX_INPUTS: usize = 1_000;
+
+/// How far a file has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// As appending made it.
+    Small,
+    /// Small files together.
+    Merged,
+    /// As large as files get.
+    Whole,
+}
+
+/// One merge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Places of files in the list that was asked about; at least two.
+    pub inputs: Vec<usize>,
+    /// What they become.
+    pub to: Tier,
+}
+
+/// The next merge of a partition whose files, oldest first, are of these tiers and bytes; nothing if none is due.
+///
+/// Files of a tier are merged with each other and move up by it. So a row is written three times at most, the first time included, while it
+/// waits for its day to be sealed; and small files stay few whatever the day holds.
+#[must_use]
+pub fn next_step(files: &[(Tier, u64)]) -> Option<Step> {
+    let of =
+        |tier| files.iter().enumerate().filter(move |(_, file)| file.0 == tier).map(|(place, file)| (place, file.1));
+    let sum = |tier| of(tier).fold((0, 0), |(count, sum), (_, bytes)| (count + 1, sum + bytes));
+    let (small, small_bytes) = sum(Tier::Small);
+    let (merged, merged_bytes) = sum(Tier::Merged);
+    let (from, to) = if is_due(small, small_bytes) {
+        (Tier::Small, Tier::Merged)
+    } else if merged > 1 && merged_bytes >= MAX_FILE_BYTES {
+        (Tier::Merged, Tier::Whole)
+    } else {
+        return None;
+    };
+    let mut taken = 0;
+    let fitting = of(from).take(MAX_INPUTS).enumerate().take_while(|(count, (_, bytes))| {
+        taken += bytes;
+        *count < 2 || taken <= MAX_INPUT_BYTES
+    });
+    Some(Step { inputs: fitting.map(|(_, (place, _))| place).collect(), to })
+}
+
 /// "Merge the small files of this partition." It says where to look, not what to do: a second one finds nothing left to merge.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CompactJob {
@@ -54,6 +104,8 @@ pub trait CompactQueue: Send + Sync {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -72,5 +124,56 @@ mod tests {
         let text = serde_json::to_string(&job).unwrap();
         assert_eq!(text, r#"{"kind":"messages","partition":"2026-11-05","version":7}"#);
         assert_eq!(serde_json::from_str::<CompactJob>(&text).unwrap(), job);
+    }
+
+    #[test]
+    fn small_files_come_first_and_what_was_merged_waits_until_it_fills_a_file() {
+        use Tier::{Merged, Small, Whole};
+        const MIB: u64 = 1 << 20;
+        let mut files = vec![(Small, MIB); 16];
+        files.insert(3, (Merged, 200 * MIB));
+        let step = next_step(&files).unwrap();
+        assert_eq!((step.inputs.len(), step.to), (16, Merged));
+        assert!(!step.inputs.contains(&3));
+        assert_eq!(next_step(&[(Merged, 200 * MIB), (Small, MIB), (Merged, 55 * MIB)]), None);
+        let step = next_step(&[(Merged, 200 * MIB), (Small, MIB), (Merged, 56 * MIB), (Whole, 256 * MIB)]).unwrap();
+        assert_eq!(step, Step { inputs: vec![0, 2], to: Whole });
+        assert_eq!(next_step(&[(Merged, 300 * MIB), (Whole, 256 * MIB), (Whole, 256 * MIB)]), None);
+    }
+
+    #[test]
+    fn a_merge_takes_what_fits_and_never_fewer_than_two() {
+        let step = |files: &[(Tier, u64)]| next_step(files).unwrap().inputs.len();
+        assert_eq!(step(&vec![(Tier::Small, 1); 5_000]), MAX_INPUTS);
+        assert_eq!(step(&[(Tier::Small, MAX_FILE_BYTES); 5]), 2);
+        assert_eq!(step(&[(Tier::Small, MAX_INPUT_BYTES); 3]), 2);
+        assert_eq!(step(&[(Tier::Merged, MAX_FILE_BYTES / 2); 9]), 4);
+    }
+
+    proptest! {
+        /// Whatever arrives, and in whatever portions: what is written is at most three times what came, and few files are left to read.
+        #[test]
+        fn rows_are_written_three_times_at_most(arrivals in proptest::collection::vec(1_u64..80 << 20, 1..300)) {
+            let (came, mut written) = (arrivals.iter().sum::<u64>(), 0);
+            let mut files: Vec<(Tier, u64)> = Vec::new();
+            for bytes in arrivals {
+                written += bytes;
+                files.push((Tier::Small, bytes));
+                while let Some(step) = next_step(&files) {
+                    prop_assert!(step.inputs.len() >= 2);
+                    let bytes: u64 = step.inputs.iter().map(|place| files[*place].1).sum();
+                    written += bytes;
+                    for place in step.inputs.iter().rev() {
+                        files.remove(*place);
+                    }
+                    // An output that would be too large is divided.
+                    files.extend((0..bytes.div_ceil(MAX_FILE_BYTES)).map(|_| (step.to, bytes / bytes.div_ceil(MAX_FILE_BYTES))));
+                }
+                let small = files.iter().filter(|file| file.0 == Tier::Small);
+                prop_assert!(small.clone().count() < 16 && (small.clone().count() < 2 || small.map(|file| file.1).sum::<u64>() < SMALL_BYTES));
+                prop_assert!(files.iter().filter(|file| file.0 == Tier::Merged).map(|file| file.1).sum::<u64>() < 2 * MAX_FILE_BYTES);
+            }
+            prop_assert!(written <= 3 * came);
+        }
     }
 }
