@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use aws_lambda_events::event::apigw::ApiGatewayV2httpRequest;
+use aws_lambda_events::event::apigw::{ApiGatewayV2httpRequest, ApiGatewayWebsocketProxyRequest};
 use aws_lambda_events::event::{dynamodb, sqs};
+use domain::chat::Message;
 use domain::inbox::Entry;
+use domain::push::{PushJob, bell_id};
 use domain::session::Session;
+use domain::socket::ClientFrame;
 use domain::work::Doorbell;
 use lark::callback::{Callback, CardAction, Keys, SignatureHeaders};
 use lark::oauth::{Decision, Redirect};
@@ -46,7 +49,7 @@ fn triggers() -> BTreeMap<String, Vec<(String, Value)>> {
     let functions = resources.filter(|resource| resource["Type"] == "AWS::Serverless::Function");
     let of_function = |function: &Value| {
         let folder = function["Properties"]["CodeUri"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
-        let events = function["Properties"]["Events"].as_object().unwrap().values();
+        let events = function["Properties"]["Events"].as_object().into_iter().flat_map(|events| events.values());
         let triggers = events.map(|event| (event["Type"].as_str().unwrap().to_owned(), event["Properties"].clone()));
         (folder, triggers.collect())
     };
@@ -62,6 +65,16 @@ fn parse<T: DeserializeOwned + Serialize>(path: &str, event: &Value) -> T {
     unknown_fields(event, &known, path, &mut strange);
     assert!(strange.is_empty(), "no trigger sends {strange:?}");
     parsed
+}
+
+/// API Gateway writes the names of headers as the client did; the type knows them in small letters.
+fn with_small_headers(mut event: Value) -> Value {
+    for headers in ["headers", "multiValueHeaders"] {
+        if let Some(headers) = event[headers].as_object_mut() {
+            *headers = std::mem::take(headers).into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect();
+        }
+    }
+    event
 }
 
 fn unknown_fields(event: &Value, known: &Value, place: &str, strange: &mut Vec<String>) {
@@ -99,7 +112,9 @@ fn every_event_is_of_the_form_that_its_trigger_sends() {
     for (function, triggers) in triggers() {
         for path in events(&function) {
             let event = event(&path);
-            match triggers[0].0.as_str() {
+            // The WebSocket API is declared apart from its function, which has no trigger of its own.
+            match triggers.first().map_or("WebSocket", |(kind, _)| kind.as_str()) {
+                "WebSocket" => drop(parse::<ApiGatewayWebsocketProxyRequest>(&path, &with_small_headers(event))),
                 "HttpApi" => drop(parse::<ApiGatewayV2httpRequest>(&path, &event)),
                 "SQS" => drop(parse::<sqs::SqsEvent>(&path, &event)),
                 "DynamoDB" => drop(parse::<dynamodb::Event>(&path, &event)),
@@ -242,13 +257,58 @@ fn the_stream_rings_the_bells_that_the_work_queue_delivers() {
     assert_eq!((entry.app_id.as_str(), entry.event_id.as_str()), (click.app_id.as_str(), click.event_id.as_str()));
 }
 
+/// The jobs of the push queue's batch, each in its own group.
+fn jobs() -> Vec<PushJob> {
+    let batch: sqs::SqsEvent = parse("message-push/batch", &event("message-push/batch"));
+    let job = |message: sqs::SqsMessage| {
+        let job: PushJob = serde_json::from_str(message.body.as_deref().unwrap()).unwrap();
+        assert_eq!(message.attributes["MessageGroupId"], job.group());
+        if let PushJob::Drain { conversation_id, seq } = &job {
+            assert_eq!(message.attributes["MessageDeduplicationId"], bell_id(conversation_id, *seq));
+        }
+        job
+    };
+    batch.records.into_iter().map(job).collect()
+}
+
+#[test]
+fn a_message_of_the_stream_is_the_one_that_the_push_queue_rings_for() {
+    let records = parse::<dynamodb::Event>("outbox-relay/messages", &event("outbox-relay/messages")).records;
+    let message: Message = read(&records[0].change.new_image, "message");
+    let bell = PushJob::Drain { conversation_id: message.conversation_id, seq: message.seq };
+    assert_eq!(jobs()[0], bell);
+    assert!(matches!(jobs().as_slice(), [_, PushJob::Tell { .. }, PushJob::Close(_)]));
+}
+
+#[test]
+fn clients_say_what_a_socket_understands() {
+    let frame = |case: &str| {
+        let event = event(&format!("socket-gateway/{case}"));
+        ClientFrame::read(event["body"].as_str().unwrap()).unwrap()
+    };
+    assert!(matches!(frame("hello"), ClientFrame::Hello { last_seq } if last_seq.len() == 1));
+    assert_eq!(frame("ping"), ClientFrame::Ping);
+}
+
 #[test]
 fn the_streams_filter_lets_its_events_through_and_what_nobody_waits_for_not() {
-    let stream = triggers().remove("outbox-relay").unwrap().remove(0).1;
-    let filters = stream["FilterCriteria"]["Filters"].as_array().unwrap();
-    let patterns: Vec<Pattern> =
-        filters.iter().map(|filter| Pattern::parse(filter["Pattern"].as_str().unwrap()).unwrap()).collect();
-    let passes = |record: &Value| patterns.iter().any(|pattern| pattern.matches(record));
+    let streams = triggers().remove("outbox-relay").unwrap();
+    let of_table = |table: &str| {
+        let stream = streams.iter().find(|(_, stream)| stream["Stream"]["Fn::GetAtt"][0] == table).unwrap();
+        stream.1["FilterCriteria"]["Filters"].as_array().unwrap().clone()
+    };
+    let lets_through = |filters: Vec<Value>| {
+        let patterns: Vec<Pattern> =
+            filters.iter().map(|filter| Pattern::parse(filter["Pattern"].as_str().unwrap()).unwrap()).collect();
+        move |record: &Value| patterns.iter().any(|pattern| pattern.matches(record))
+    };
+    let chat = lets_through(of_table("ChatTable"));
+    let message = &event("outbox-relay/messages")["Records"][0];
+    let mut receipt = message.clone();
+    receipt["dynamodb"]["NewImage"]["entity"]["S"] = "membership".into();
+    assert!(chat(message) && !chat(&receipt));
+
+    let passes = lets_through(of_table("LarkTable"));
     for record in event("outbox-relay/batch")["Records"].as_array().unwrap() {
         assert!(passes(record));
         let (mut forgotten, mut other) = (record.clone(), record.clone());

@@ -9,6 +9,8 @@ pub(crate) struct Config {
     pub(crate) auth_table: String,
     /// What signs access tokens: keys separated by commas, the first signs.
     pub(crate) signing_key: String,
+    /// Where the sockets of a login that ends are closed.
+    pub(crate) push_queue_url: String,
     /// Where clients reach this deployment, if not at the API's own endpoint.
     pub(crate) public_url: Option<String>,
 }
@@ -18,6 +20,7 @@ impl Config {
         Ok(Self {
             auth_table: required(lookup, "AUTH_TABLE")?,
             signing_key: required(lookup, "SIGNING_KEY")?,
+            push_queue_url: required(lookup, "PUSH_QUEUE_URL")?,
             public_url: lookup("PUBLIC_URL"),
         })
     }

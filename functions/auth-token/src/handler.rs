@@ -223,7 +223,7 @@ mod tests {
     use base64::engine::general_purpose::STANDARD as BASE64;
     use domain::oauth::{ClientStore as _, RefreshSeal as _};
     use testkit::sample::{self, NOW};
-    use testkit::{MemoryAuth, MemoryLimiter, MemoryTokens, PlainRefreshSeal};
+    use testkit::{MemoryAuth, MemoryLimiter, MemoryPushQueue, MemoryTokens, PlainRefreshSeal};
 
     use super::*;
 
@@ -240,6 +240,7 @@ mod tests {
             limiter: Arc::new(MemoryLimiter::default()),
             seal: Arc::new(PlainRefreshSeal),
             signer: tokens.clone(),
+            push: Arc::new(MemoryPushQueue::default()),
             verifier: tokens,
         };
         Auth { server, public_url: Some("https://skylark.example".to_owned()) }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use domain::oauth::AuthorizationServer;
 use lambda_kit::{Error, aws, clock, env, http};
+use queue::SqsPushQueue;
 use table::{Table, TableLimiter};
 use vault::{AccessTokens, RefreshKeys};
 
@@ -22,12 +23,14 @@ async fn main() -> Result<(), Error> {
     let (clients, limiter) = (Arc::new(table.clone()), Arc::new(TableLimiter::new(table)));
     let kms = || aws_sdk_kms::Client::new(&aws);
     let tokens = Arc::new(AccessTokens::from_setting(&config.signing_key, config.public_url.clone(), kms)?);
+    let push = Arc::new(SqsPushQueue::new(aws_sdk_sqs::Client::new(&aws), config.push_queue_url));
     let server = AuthorizationServer {
         clients: clients.clone(),
         families: clients,
         limiter,
         seal: Arc::new(RefreshKeys),
         signer: tokens.clone(),
+        push,
         verifier: tokens,
     };
     let auth = Auth { server, public_url: config.public_url };

@@ -7,6 +7,8 @@ use lambda_kit::env::{EnvError, required};
 pub(crate) struct Config {
     /// Where the bell is.
     pub(crate) work_queue_url: String,
+    /// Where the bell of conversations is.
+    pub(crate) push_queue_url: String,
     /// Where poison is kept.
     pub(crate) parked_queue_url: String,
     /// Where outcomes are published.
@@ -17,6 +19,7 @@ impl Config {
     pub(crate) fn from_env(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, EnvError> {
         Ok(Self {
             work_queue_url: required(lookup, "WORK_QUEUE_URL")?,
+            push_queue_url: required(lookup, "PUSH_QUEUE_URL")?,
             parked_queue_url: required(lookup, "PARKED_QUEUE_URL")?,
             event_bus: required(lookup, "EVENT_BUS")?,
         })

@@ -2,7 +2,9 @@
 
 use domain::event::{EventBus, Fact};
 use domain::fault::{Fault, PortFault, Refusal, Remedy};
+use domain::id::ConversationId;
 use domain::inbox::Entry;
+use domain::push::PushQueue;
 use domain::session::Session;
 use domain::token::UserToken;
 use domain::work::{Doorbell, WorkQueue};
@@ -10,23 +12,36 @@ use lambda_kit::stream::Change;
 use serde::Deserialize;
 use serde_dynamo::Item;
 
-/// What the stream's filter lets through.
+/// What the streams' filters let through.
 #[derive(Deserialize)]
 #[serde(tag = "entity", rename_all = "snake_case")]
 enum Committed {
     Inbox(Entry),
     Session(Session),
     Token(Box<UserToken>),
+    Message(Place),
 }
 
-/// Relays one change. A new inbox entry rings; a session rings when its status changed, and its outcome is published, as is what
-/// becomes of a token. What a worker
-/// changes (claims, what a card shows) announces nothing.
-pub(crate) async fn relay(work: &dyn WorkQueue, bus: &dyn EventBus, change: Change) -> Result<(), RelayFault> {
+/// Where a message is. Whether it can be read is for whoever pushes it: here it only has to be rung for.
+#[derive(Deserialize)]
+struct Place {
+    conversation_id: ConversationId,
+    seq: u64,
+}
+
+/// Relays one change. A new inbox entry and a new message ring; a session rings when its status changed, and its outcome is published, as
+/// is what becomes of a token. What a worker changes (claims, what a card shows) announces nothing.
+pub(crate) async fn relay(
+    work: &dyn WorkQueue,
+    push: &dyn PushQueue,
+    bus: &dyn EventBus,
+    change: Change,
+) -> Result<(), RelayFault> {
     let Some(after) = change.after else { return Ok(()) };
     match (parse(after)?, change.before) {
         (Committed::Inbox(entry), None) => work.ring(&Doorbell::for_entry(&entry)).await?,
-        (Committed::Inbox(_), Some(_)) => {}
+        (Committed::Message(place), None) => push.ring(&place.conversation_id, place.seq).await?,
+        (Committed::Inbox(_) | Committed::Message(_), Some(_)) => {}
         (Committed::Session(session), before) => {
             let before = before.map(parse).transpose()?;
             if matches!(before, Some(Committed::Session(before)) if before.version == session.version) {
@@ -83,7 +98,7 @@ impl Fault for RelayFault {
 mod tests {
     use domain::session::Outcome;
     use serde::Serialize;
-    use testkit::{MemoryBus, MemoryQueue, sample};
+    use testkit::{MemoryBus, MemoryPushQueue, MemoryQueue, sample};
 
     use super::*;
 
@@ -97,7 +112,7 @@ mod tests {
 
     async fn check(before: Option<Item>, after: Option<Item>, rings: usize, published: &[&str]) {
         let (queue, bus) = (MemoryQueue::default(), MemoryBus::default());
-        relay(&queue, &bus, Change { before, after }).await.unwrap();
+        relay(&queue, &MemoryPushQueue::default(), &bus, Change { before, after }).await.unwrap();
         let types: Vec<String> = bus.published().into_iter().map(|fact| fact.detail_type).collect();
         assert_eq!((queue.rung().len(), types), (rings, published.iter().map(|t| (*t).to_owned()).collect()));
     }
@@ -146,8 +161,24 @@ mod tests {
     async fn an_item_of_another_shape_is_rejected_not_retried() {
         let strange = item("inbox", &stranger());
         let change = Change { before: None, after: Some(strange) };
-        let fault = relay(&MemoryQueue::default(), &MemoryBus::default(), change).await.unwrap_err();
+        let (queue, push) = (MemoryQueue::default(), MemoryPushQueue::default());
+        let fault = relay(&queue, &push, &MemoryBus::default(), change).await.unwrap_err();
         assert_eq!(fault.remedy(), Remedy::Reject(Refusal::Invalid));
+    }
+
+    #[tokio::test]
+    async fn a_new_message_rings_for_its_place_even_if_nobody_can_read_it() {
+        let id = "00000000-0000-4000-9000-000000000001";
+        let message = std::collections::BTreeMap::from([("conversation_id", id), ("payload", "?")]);
+        let mut message = item("message", &message).into_inner();
+        message.insert("seq".to_owned(), serde_dynamo::AttributeValue::N("7".to_owned()));
+        let (queue, push, bus) = (MemoryQueue::default(), MemoryPushQueue::default(), MemoryBus::default());
+        let new = Change { before: None, after: Some(Item::from(message.clone())) };
+        relay(&queue, &push, &bus, new).await.unwrap();
+        let changed = Change { before: Some(Item::from(message.clone())), after: Some(Item::from(message)) };
+        relay(&queue, &push, &bus, changed).await.unwrap();
+        let conversation_id = ConversationId::parse(id).unwrap();
+        assert_eq!(push.take(), [domain::push::PushJob::Drain { conversation_id, seq: 7 }]);
     }
 
     fn stranger() -> std::collections::BTreeMap<&'static str, &'static str> {

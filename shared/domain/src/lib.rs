@@ -16,6 +16,7 @@ pub mod oauth;
 pub mod push;
 pub mod seal;
 pub mod session;
+pub mod socket;
 pub mod tenant_token;
 pub mod token;
 pub mod user_sync;

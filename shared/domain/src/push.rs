@@ -3,15 +3,23 @@
 //! A bell names no message: whoever hears it reads the conversation from its watermark on. Lost, doubled and reordered bells do no harm.
 //! What is no message of the conversation (a read receipt, a file that is there) is told as a whole frame, and may be lost with its job.
 
+mod drain;
+mod frame;
+mod sweep;
+
+pub use drain::{Backlog, IN_FLIGHT, Line, PushState, PushStore, Pusher};
+pub(crate) use drain::{cut, forget};
+pub use frame::{Frame, FrameKind};
+pub use sweep::{OVERDUE, Unpushed, UnpushedPage, sweep};
+
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use time::OffsetDateTime;
 
 use crate::fault::PortFault;
-use crate::id::{ConversationId, FamilyId, TenantId, UserId};
+use crate::id::{ConversationId, UserId};
+use crate::socket::Holder;
 
 /// One thing to do for sockets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,10 +27,12 @@ use crate::id::{ConversationId, FamilyId, TenantId, UserId};
 pub enum PushJob {
     /// The conversation has messages up to `seq`, or more: push what its watermark does not cover.
     Drain { conversation_id: ConversationId, seq: u64 },
+    /// The same without a number: somebody came back to the conversation, or nobody knows whether its bells were heard.
+    Check { conversation_id: ConversationId },
     /// Members are to see this frame.
     Tell { conversation_id: ConversationId, to: Audience, frame: Frame },
     /// The login ended: its sockets are closed, and it opens no more of them.
-    Close { tenant_id: TenantId, user_id: UserId, session_id: FamilyId },
+    Close(Holder),
 }
 
 impl PushJob {
@@ -30,8 +40,10 @@ impl PushJob {
     #[must_use]
     pub fn group(&self) -> &str {
         match self {
-            Self::Drain { conversation_id, .. } | Self::Tell { conversation_id, .. } => conversation_id.as_str(),
-            Self::Close { session_id, .. } => session_id.as_str(),
+            Self::Drain { conversation_id, .. }
+            | Self::Check { conversation_id }
+            | Self::Tell { conversation_id, .. } => conversation_id.as_str(),
+            Self::Close(login) => login.session_id.as_str(),
         }
     }
 }
@@ -56,77 +68,6 @@ impl Audience {
     }
 }
 
-/// What a socket receives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frame {
-    #[serde(rename = "type")]
-    pub kind: FrameKind,
-    #[serde(with = "time::serde::rfc3339")]
-    pub timestamp: OffsetDateTime,
-    pub data: Value,
-}
-
-/// What a frame says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FrameKind {
-    #[serde(rename = "message.created")]
-    MessageCreated,
-    /// A message that cannot be shown holds its place in the order.
-    #[serde(rename = "unrenderable")]
-    Unrenderable,
-    #[serde(rename = "message.status_updated")]
-    StatusUpdated,
-    #[serde(rename = "conversation.read")]
-    ConversationRead,
-    #[serde(rename = "file.completed")]
-    FileCompleted,
-    #[serde(rename = "connection.established")]
-    Established,
-    #[serde(rename = "resync_required")]
-    ResyncRequired,
-    #[serde(rename = "pong")]
-    Pong,
-    #[serde(rename = "error")]
-    Error,
-}
-
-impl Frame {
-    /// Somebody has read up to `read_seq`.
-    #[must_use]
-    pub fn conversation_read(
-        conversation_id: &ConversationId,
-        user_id: &UserId,
-        read_seq: u64,
-        now: OffsetDateTime,
-    ) -> Self {
-        let data = json!({ "conversation_id": conversation_id, "user_id": user_id, "read_seq": read_seq });
-        Self { kind: FrameKind::ConversationRead, timestamp: now, data }
-    }
-
-    /// Every message of the conversation up to `up_to_seq` has this status for `user_id`.
-    #[must_use]
-    pub fn status_updated(
-        conversation_id: &ConversationId,
-        user_id: &UserId,
-        status: &'static str,
-        up_to_seq: u64,
-        now: OffsetDateTime,
-    ) -> Self {
-        let data =
-            json!({ "conversation_id": conversation_id, "user_id": user_id, "status": status, "seq": up_to_seq });
-        Self { kind: FrameKind::StatusUpdated, timestamp: now, data }
-    }
-
-    /// An upload is complete. `file` is an object with what members may know of it, beside the conversation.
-    #[must_use]
-    pub fn file_completed(conversation_id: &ConversationId, mut file: Value, now: OffsetDateTime) -> Self {
-        if let Some(fields) = file.as_object_mut() {
-            fields.insert("conversation_id".to_owned(), json!(conversation_id));
-        }
-        Self { kind: FrameKind::FileCompleted, timestamp: now, data: file }
-    }
-}
-
 /// The push queue. Jobs of one conversation are done one after the other.
 #[async_trait]
 pub trait PushQueue: Send + Sync {
@@ -146,7 +87,10 @@ pub fn bell_id(conversation_id: &ConversationId, seq: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::id::{FamilyId, TenantId};
 
     fn conversation() -> ConversationId {
         ConversationId::parse("6f9619ff-8b86-4d01-b42d-00cf4fc964ff").unwrap()
@@ -162,12 +106,13 @@ mod tests {
         let frame = Frame::conversation_read(&conversation(), &user("ann"), 7, now);
         for job in [
             PushJob::Drain { conversation_id: conversation(), seq: 3 },
+            PushJob::Check { conversation_id: conversation() },
             PushJob::Tell { conversation_id: conversation(), to: Audience::But(user("ann")), frame },
-            PushJob::Close {
+            PushJob::Close(Holder {
                 tenant_id: TenantId::parse("acme").unwrap(),
                 user_id: user("ann"),
                 session_id: FamilyId::parse("6f9619ff-8b86-4d01-b42d-00cf4fc964ff").unwrap(),
-            },
+            }),
         ] {
             let text = serde_json::to_string(&job).unwrap();
             assert_eq!(serde_json::from_str::<PushJob>(&text).unwrap(), job, "{text}");

@@ -14,15 +14,17 @@ use domain::oauth::{
     AuthorizationServer, Client, ClientFault, ClientStore, Credentials, FAMILY_LIFE, Family, FamilyStore, Fresh, GRACE,
     OauthFault, RefreshSeal as _, RefreshToken, SecretHash, Tokens, Visit,
 };
+use domain::push::PushJob;
 use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 use testkit::sample::{self, NOW};
-use testkit::{MemoryAuth, MemoryLimiter, MemoryTokens, PlainRefreshSeal};
+use testkit::{MemoryAuth, MemoryLimiter, MemoryPushQueue, MemoryTokens, PlainRefreshSeal};
 use time::{Duration, OffsetDateTime};
 
 struct World {
     auth: Arc<MemoryAuth>,
     tokens: Arc<MemoryTokens>,
+    push: Arc<MemoryPushQueue>,
     server: AuthorizationServer,
     made: AtomicU32,
 }
@@ -34,6 +36,7 @@ fn client(id: &str) -> Client {
 /// A server that knows the client `c1`.
 async fn world() -> World {
     let (auth, tokens) = (Arc::new(MemoryAuth::default()), Arc::new(MemoryTokens::default()));
+    let push = Arc::new(MemoryPushQueue::default());
     auth.put(&client("c1")).await.unwrap();
     let server = AuthorizationServer {
         clients: auth.clone(),
@@ -41,9 +44,10 @@ async fn world() -> World {
         limiter: Arc::new(MemoryLimiter::default()),
         seal: Arc::new(PlainRefreshSeal),
         signer: tokens.clone(),
+        push: push.clone(),
         verifier: tokens.clone(),
     };
-    World { auth, tokens, server, made: AtomicU32::new(0) }
+    World { auth, tokens, push, server, made: AtomicU32::new(0) }
 }
 
 fn at(now: OffsetDateTime) -> Visit<'static> {
@@ -231,6 +235,11 @@ async fn a_later_reuse_ends_the_login_with_its_access_tokens() {
         );
         assert!(world.family(&r0).await.revoked_at.is_some());
         assert!(!world.is_active(&access, NOW + seconds(30)).await);
+        let closed = world.push.take();
+        assert!(
+            matches!(closed.as_slice(), [PushJob::Close(login)] if login.session_id == RefreshToken::parse(&r0).unwrap().family_id),
+            "{closed:?}"
+        );
     }
 }
 
@@ -302,6 +311,7 @@ async fn a_login_ends_after_thirty_days_and_its_last_token_with_it() {
 #[tokio::test]
 async fn a_login_is_revoked_by_any_of_its_tokens_and_by_nobody_elses_client() {
     let world = world().await;
+    world.change(|client| client.rate = Some(1_000)).await;
     let tokens = world.log_in(NOW).await.unwrap();
     let (r0, access) = (text(&tokens.refresh_token), text(&tokens.access_token));
     let mut other = client("c2");
@@ -309,8 +319,17 @@ async fn a_login_is_revoked_by_any_of_its_tokens_and_by_nobody_elses_client() {
     world.auth.put(&other).await.unwrap();
     let other = credentials("c2", "s3cret");
     world.server.revoke(at(NOW), Some(&other), &r0).await.unwrap();
-    assert!(world.is_active(&access, NOW).await);
+    assert!(world.is_active(&access, NOW).await && world.push.take().is_empty());
+    world.push.down.store(true, Ordering::SeqCst);
+    let refused = world.server.revoke(at(NOW), Some(&mine()), &access).await.unwrap_err();
+    assert_eq!(refused.remedy(), Remedy::Retry, "what leaves sockets open has not ended a login");
+    world.push.down.store(false, Ordering::SeqCst);
     world.server.revoke(at(NOW), Some(&mine()), &access).await.unwrap();
+    let closed = world.push.take();
+    assert!(
+        matches!(closed.as_slice(), [PushJob::Close(login)] if login.session_id == RefreshToken::parse(&r0).unwrap().family_id),
+        "{closed:?}"
+    );
     world.server.revoke(at(NOW), Some(&mine()), "never was one").await.unwrap();
     assert!(!world.is_active(&access, NOW).await);
     assert!(matches!(world.refresh(&r0, NOW + seconds(61)).await, Err(OauthFault::InvalidGrant)));

@@ -109,7 +109,7 @@ pub fn status(fault: &dyn Fault) -> StatusCode {
     }
 }
 
-fn refusal(fault: &dyn Fault) -> Response {
+pub(crate) fn refusal(fault: &dyn Fault) -> Response {
     let fields: Map<String, Value> =
         fault.fields().into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
     let details = if fields.is_empty() { json!({}) } else { json!({ "fields": fields }) };

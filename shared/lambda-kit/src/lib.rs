@@ -14,6 +14,8 @@ pub mod queue;
 #[cfg(feature = "random")]
 pub mod random;
 pub mod schedule;
+#[cfg(feature = "socket")]
+pub mod socket;
 #[cfg(feature = "stream")]
 pub mod stream;
 

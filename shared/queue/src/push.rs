@@ -1,12 +1,15 @@
 //! The push queue.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use domain::fault::PortFault;
 use domain::id::ConversationId;
 use domain::push::{PushJob, PushQueue, bell_id};
+use domain::work::Redelivery;
 
-use crate::sqs::{broken, fault, fifo_id};
+use crate::sqs::{again_in, broken, fault, fifo_id};
 
 /// Jobs for sockets on a FIFO queue; the group is what must stay in order.
 #[derive(Debug, Clone)]
@@ -36,5 +39,12 @@ impl PushQueue for SqsPushQueue {
         let request = request.message_deduplication_id(fifo_id(once.to_owned()));
         request.send().await.map_err(fault)?;
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Redelivery for SqsPushQueue {
+    async fn again_in(&self, receipt_handle: &str, delay: Duration) -> Result<(), PortFault> {
+        again_in(&self.client, &self.url, receipt_handle, delay).await
     }
 }

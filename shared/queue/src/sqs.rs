@@ -52,11 +52,7 @@ impl WorkQueue for SqsWorkQueue {
 #[async_trait]
 impl Redelivery for SqsWorkQueue {
     async fn again_in(&self, receipt_handle: &str, delay: Duration) -> Result<(), PortFault> {
-        let request = self.client.change_message_visibility().queue_url(&self.url).receipt_handle(receipt_handle);
-        let request = request.visibility_timeout(i32::try_from(delay.as_secs()).unwrap_or(i32::MAX));
-        let answer = request.send().await;
-        answer.map_err(|cause| PortFault::Unavailable { operation: "ChangeMessageVisibility", cause: cause.into() })?;
-        Ok(())
+        again_in(&self.client, &self.url, receipt_handle, delay).await
     }
 }
 
@@ -81,6 +77,20 @@ impl ParkedQueue for SqsParkedQueue {
         self.client.send_message().queue_url(&self.url).message_body(body).send().await.map_err(fault)?;
         Ok(())
     }
+}
+
+/// Hides a message that failed for as long as it should wait.
+pub(crate) async fn again_in(
+    client: &Client,
+    url: &str,
+    receipt_handle: &str,
+    delay: Duration,
+) -> Result<(), PortFault> {
+    let request = client.change_message_visibility().queue_url(url).receipt_handle(receipt_handle);
+    let request = request.visibility_timeout(i32::try_from(delay.as_secs()).unwrap_or(i32::MAX));
+    let answer = request.send().await;
+    answer.map_err(|cause| PortFault::Unavailable { operation: "ChangeMessageVisibility", cause: cause.into() })?;
+    Ok(())
 }
 
 /// An id that fits, the same for the same text.

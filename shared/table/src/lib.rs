@@ -14,6 +14,13 @@
 //! | place of a job | `JOB#<name>` | `JOB` | |
 //! | client | `CLIENT#<client_id>` | `CLIENT` | `client`, created |
 //! | family | `FAMILY#<family_id>` | `FAMILY` | |
+//! | conversation | `CONV#<conversation_id>` | `META` | `chat.unpushed.<0..4>`, oldest unpushed; absent once pushed |
+//! | message | `CONV#<conversation_id>` | `MSG#<seq, 12 digits>` | |
+//! | how far it was pushed | `CONV#<conversation_id>` | `PUSH` | |
+//! | ticket | `TICKET#<sha256>` | `TICKET` | |
+//! | places of sockets | `SOCKETS#<tenant_id>#<user_id>` | `SLOTS` | |
+//! | connection | `CONN#<connection_id>` | `CONN` | |
+//! | login that ended | `BARRED#<sid>` | `BARRED` | |
 //! | limit | `LIMIT#<key>` | `LIMIT` | |
 //! | source of the lake | `SOURCE#<name>` | `SOURCE` | `source`, created |
 //! | line that counted | `LINE#<kind>#<its id>` | `LINE` | |
@@ -22,6 +29,7 @@
 //! Times that DynamoDB compares (`at`, `claim_until`, `lease_until`, `asked_until`, `issued_at` of a ticket, `ttl`) are Unix seconds; all others are RFC 3339.
 
 mod app;
+mod batch;
 mod client;
 mod family;
 mod gate;
@@ -30,8 +38,10 @@ mod inbox;
 mod item;
 mod job;
 mod limit;
+mod push;
 mod registry;
 mod session;
+mod socket;
 mod source;
 mod tenant_token;
 mod token;

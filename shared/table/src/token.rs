@@ -2,9 +2,7 @@
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{
-    AttributeValue, KeysAndAttributes, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
 use domain::fault::PortFault;
 use domain::id::{AppId, OpenId};
 use domain::session::Session;
@@ -17,9 +15,6 @@ use crate::session;
 
 /// The stored record is the one that was read.
 const SAME: &str = "session_id = :session AND #version = :version";
-
-/// DynamoDB hands out at most this many items by key at once.
-const BATCH: usize = 100;
 
 pub(crate) fn pk(app_id: &AppId, open_id: &OpenId) -> String {
     format!("USER#{app_id}#{open_id}")
@@ -149,33 +144,16 @@ impl TokenStore for Table {
             .await
             .map_err(fault("Query tokens"))?;
         let cursor = page.last_evaluated_key.as_ref().and_then(cursor_of);
-        let mut tokens = Vec::new();
-        for keys in page.items.unwrap_or_default().chunks(BATCH) {
-            tokens.extend(self.tokens_by_key(keys).await?);
-        }
-        Ok(Page { tokens, cursor })
+        Ok(Page { tokens: self.tokens_by_key(&page.items.unwrap_or_default()).await?, cursor })
     }
 }
 
 impl Table {
     async fn tokens_by_key(&self, keys: &[Item]) -> Result<Vec<UserToken>, PortFault> {
-        const OPERATION: &str = "BatchGetItem tokens";
         let primary =
             |key: &Item| key.iter().filter(|(name, _)| matches!(name.as_str(), "pk" | "sk")).map(owned).collect();
-        let mut wanted: Vec<Item> = keys.iter().map(primary).collect();
-        let mut tokens = Vec::new();
-        while !wanted.is_empty() {
-            let request = KeysAndAttributes::builder().set_keys(Some(std::mem::take(&mut wanted))).build();
-            let request = request.map_err(|cause| item::broken(OPERATION, &cause))?;
-            let answer = self.client.batch_get_item().request_items(&self.name, request).send().await;
-            let answer = answer.map_err(fault(OPERATION))?;
-            for item in answer.responses.unwrap_or_default().remove(&self.name).unwrap_or_default() {
-                tokens.push(item::parse(item)?);
-            }
-            let left = answer.unprocessed_keys.unwrap_or_default().remove(&self.name);
-            wanted = left.map(|left| left.keys).unwrap_or_default();
-        }
-        Ok(tokens)
+        let items = self.batch_get(keys.iter().map(primary).collect(), "BatchGetItem tokens").await?;
+        items.into_iter().map(item::parse).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{
 };
 use domain::fault::PortFault;
 use table::{Table, TableLimiter};
-use testkit::{contract, contract_lake, contract_tokens};
+use testkit::{contract, contract_lake, contract_sockets, contract_tokens};
 
 /// A table like the template's, in an endpoint of this test's own.
 async fn table() -> Table {
@@ -103,6 +103,21 @@ async fn keeps_the_contract_of_clients() {
 #[tokio::test]
 async fn keeps_the_contract_of_families() {
     contract::families(&table().await).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_tickets() {
+    contract_sockets::tickets(&table().await).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_places() {
+    contract_sockets::slots(&table().await).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_push_states() {
+    contract_sockets::push_states(&table().await).await;
 }
 
 #[tokio::test]

@@ -175,12 +175,27 @@ pub(crate) const RULES: &[Checked] = &[
         rule: sockets_are_authorized,
         mutants: &[
             Mutant {
-                what: "$connect without an authorizer",
+                what: "$connect without an authorizer, to a function that verifies nobody",
                 culprit: "ConnectRoute",
                 edits: &[Set(
-                    "/Resources/ConnectRoute",
-                    r#"{"Type": "AWS::ApiGatewayV2::Route", "Properties": {"RouteKey": "$connect", "AuthorizationType": "NONE"}}"#,
+                    "/Resources/SocketIntegration/Properties/IntegrationUri",
+                    r#"{"Fn::Sub": "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${HealthCheckFunction.Arn}/invocations"}"#,
                 )],
+            },
+            Mutant {
+                what: "$connect to a function that has nothing to verify callers with",
+                culprit: "ConnectRoute",
+                edits: &[Remove("/Resources/SocketGatewayFunction/Properties/Environment/Variables/SIGNING_KEY")],
+            },
+            Mutant {
+                what: "$connect to nothing at all, which accepts everybody",
+                culprit: "ConnectRoute",
+                edits: &[Remove("/Resources/ConnectRoute/Properties/Target")],
+            },
+            Mutant {
+                what: "no $connect, which accepts everybody",
+                culprit: "SocketApi",
+                edits: &[Remove("/Resources/ConnectRoute")],
             },
             Mutant {
                 what: "$connect that says nothing, which means NONE",
@@ -308,18 +323,41 @@ fn schedule_inputs_parse(template: &Value) -> Vec<String> {
     broken.map(|source| format!("{} has a schedule whose input is not JSON", source.function_id)).collect()
 }
 
+/// Functions that let sockets in themselves: they take a ticket or a token, and refuse everybody else.
+const DOORS: [&str; 1] = ["SocketGatewayFunction"];
+
+/// Whether the route leads to a function that verifies callers.
+fn leads_to_a_door(template: &Value, route: &Value) -> bool {
+    let integration = route["Target"]["Fn::Sub"].as_str().and_then(|target| target.strip_prefix("integrations/${"));
+    let integration =
+        integration.and_then(|id| id.strip_suffix('}')).map(|id| &template["Resources"][id]["Properties"]);
+    let uri = integration.and_then(|integration| integration["IntegrationUri"]["Fn::Sub"].as_str()).unwrap_or_default();
+    DOORS.iter().any(|door| {
+        let verifies = &template["Resources"][door]["Properties"]["Environment"]["Variables"]["SIGNING_KEY"];
+        uri.contains(&format!("/functions/${{{door}.Arn}}/invocations")) && !verifies.is_null()
+    })
+}
+
 fn sockets_are_authorized(template: &Value) -> Vec<String> {
+    let apis = of_type(template, "AWS::ApiGatewayV2::Api").filter(|(id, api)| {
+        let mut routes = of_type(template, "AWS::ApiGatewayV2::Route");
+        api["Properties"]["ProtocolType"] == "WEBSOCKET"
+            && !routes.any(|(_, it)| {
+                it["Properties"]["RouteKey"] == "$connect" && target(&it["Properties"]["ApiId"]) == Some(*id)
+            })
+    });
+    let unguarded = apis.map(|(id, _)| format!("{id} has no $connect, so that everybody gets in"));
     let open = of_type(template, "AWS::ApiGatewayV2::Route").filter(|(_, route)| {
         let route = &route["Properties"];
         let authorizer = target(&route["AuthorizerId"]).map(|id| &template["Resources"][id]["Type"]);
         let authorized = match route["AuthorizationType"].as_str() {
             Some("AWS_IAM") => true,
             Some("CUSTOM") => authorizer.is_some_and(|kind| kind == "AWS::ApiGatewayV2::Authorizer"),
-            _ => false,
+            _ => leads_to_a_door(template, route),
         };
         route["RouteKey"] == "$connect" && !authorized
     });
-    open.map(|(id, _)| format!("{id} opens sockets for anybody")).collect()
+    unguarded.chain(open.map(|(id, _)| format!("{id} opens sockets for anybody"))).collect()
 }
 
 fn nothing_escapes(template: &Value) -> Vec<String> {

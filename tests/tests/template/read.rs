@@ -9,6 +9,9 @@ pub(crate) const BUCKET: &str = "AWS::S3::Bucket";
 pub(crate) const LOG_GROUP: &str = "AWS::Logs::LogGroup";
 pub(crate) const ALARM: &str = "AWS::CloudWatch::Alarm";
 
+/// What the ARN of an API begins with: it has no attribute that would give it.
+const API_ARN: &str = "arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:";
+
 /// Every resource: logical id and declaration.
 pub(crate) fn resources(template: &Value) -> impl Iterator<Item = (&str, &Value)> {
     template["Resources"].as_object().into_iter().flatten().map(|(id, resource)| (id.as_str(), resource))
@@ -30,7 +33,10 @@ pub(crate) fn target(value: &Value) -> Option<&str> {
     if let Some([_, _, otherwise]) = value["Fn::If"].as_array().map(Vec::as_slice) {
         return target(otherwise);
     }
-    let substituted = || value["Fn::Sub"].as_str()?.strip_prefix("${")?.split(['.', '}']).next();
+    let substituted = || {
+        let text = value["Fn::Sub"].as_str()?;
+        text.strip_prefix(API_ARN).unwrap_or(text).strip_prefix("${")?.split(['.', '}']).next()
+    };
     value["Ref"].as_str().or_else(|| value["Fn::GetAtt"][0].as_str()).or_else(substituted)
 }
 

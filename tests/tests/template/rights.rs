@@ -10,7 +10,7 @@ use crate::mutant::Mutant;
 use crate::read::{FUNCTION, listed, of_type, target};
 
 /// What each function's adapters call, and on which resource. What Lambda itself needs for mappings and logs, SAM adds.
-const CALLS: [(&str, &[(&str, &str)]); 8] = [
+const CALLS: [(&str, &[(&str, &str)]); 11] = [
     (
         "LarkCallbackFunction",
         &[
@@ -55,6 +55,7 @@ const CALLS: [(&str, &[(&str, &str)]); 8] = [
             ("s3:PutObject", "EvidenceBucket"),
             ("sqs:SendMessage", "LarkWorkQueue"),
             ("sqs:SendMessage", "ParkedQueue"),
+            ("sqs:SendMessage", "PushQueue"),
         ],
     ),
     (
@@ -94,6 +95,47 @@ const CALLS: [(&str, &[(&str, &str)]); 8] = [
             ("dynamodb:UpdateItem", "AuthTable"),
             ("kms:GetPublicKey", "SigningKey"),
             ("kms:Sign", "SigningKey"),
+            ("sqs:SendMessage", "PushQueue"),
+        ],
+    ),
+    (
+        "SocketGatewayFunction",
+        &[
+            ("dynamodb:BatchGetItem", "ChatTable"),
+            ("dynamodb:DeleteItem", "ChatTable"),
+            ("dynamodb:GetItem", "ChatTable"),
+            ("dynamodb:PutItem", "ChatTable"),
+            ("dynamodb:Query", "ChatTable"),
+            ("dynamodb:UpdateItem", "ChatTable"),
+            ("execute-api:ManageConnections", "SocketApi"),
+            ("kms:GetPublicKey", "SigningKey"),
+            ("sqs:SendMessage", "PushQueue"),
+        ],
+    ),
+    (
+        "MessagePushFunction",
+        &[
+            ("dynamodb:BatchGetItem", "ChatTable"),
+            ("dynamodb:DeleteItem", "ChatTable"),
+            ("dynamodb:GetItem", "ChatTable"),
+            ("dynamodb:PutItem", "ChatTable"),
+            ("dynamodb:Query", "ChatTable"),
+            ("dynamodb:UpdateItem", "ChatTable"),
+            ("execute-api:ManageConnections", "SocketApi"),
+            ("sqs:ChangeMessageVisibility", "PushQueue"),
+            ("sqs:SendMessage", "ParkedQueue"),
+            ("sqs:SendMessage", "PushQueue"),
+        ],
+    ),
+    (
+        "OutboxSweepFunction",
+        &[
+            ("dynamodb:GetItem", "ChatTable"),
+            ("dynamodb:PutItem", "ChatTable"),
+            ("dynamodb:Query", "ChatTable"),
+            // Lambda sends a failed invocation there with the function's own rights.
+            ("sqs:SendMessage", "ParkedQueue"),
+            ("sqs:SendMessage", "PushQueue"),
         ],
     ),
     ("HealthCheckFunction", &[("dynamodb:GetItem", "LarkTable"), ("sqs:GetQueueAttributes", "LarkWorkQueue")]),
@@ -128,6 +170,14 @@ pub(crate) const RULES: &[Checked] = &[
                 edits: &[Set(
                     "/Resources/HealthCheckFunction/Properties/Policies/0/Statement/0/Resource",
                     r#"{"Fn::Sub": "arn:aws:dynamodb:*:${AWS::AccountId}:table/*"}"#,
+                )],
+            },
+            Mutant {
+                what: "every API of the account",
+                culprit: "MessagePushFunction",
+                edits: &[Set(
+                    "/Resources/MessagePushFunction/Properties/Policies/0/Statement/7/Resource",
+                    r#"{"Fn::Sub": "arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:*/live/*/@connections/*"}"#,
                 )],
             },
             Mutant {

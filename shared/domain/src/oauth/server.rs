@@ -12,7 +12,9 @@ use crate::access::{AccessFault, AccessToken, AccessTokenVerifier, Caller, Publi
 use crate::fault::{Denial, Fault, PortFault, Refusal, Remedy};
 use crate::id::{ClientId, FamilyId, TenantId, UserId};
 use crate::limit::{Limit, LimitFault, Limiter};
+use crate::push::{PushJob, PushQueue};
 use crate::seal::SealFault;
+use crate::socket::Holder;
 
 /// How often a client, and a user, may come here, and how often one address may fail here. A client with a rate of its own has that.
 pub const AUTH_LIMIT: Limit = Limit::per_minute(5);
@@ -75,6 +77,8 @@ pub struct AuthorizationServer {
     pub limiter: Arc<dyn Limiter>,
     pub seal: Arc<dyn RefreshSeal>,
     pub signer: Arc<dyn TokenSigner>,
+    /// Who closes the sockets of a login that ends.
+    pub push: Arc<dyn PushQueue>,
     pub verifier: Arc<dyn AccessTokenVerifier>,
 }
 
@@ -192,14 +196,14 @@ impl AuthorizationServer {
             None => None,
         };
         let found = match self.family_of(token).await? {
-            Some((_, family)) => Some((family.family_id, family.client_id)),
-            None => self.caller(token, visit.now).await?.map(|caller| (caller.session_id, caller.client_id)),
+            Some((_, family)) => Some((login(&family), family.client_id)),
+            None => self.caller(token, visit.now).await?.map(|caller| (Holder::of(&caller), caller.client_id)),
         };
         match found {
-            Some((family_id, owner)) if client.as_ref().is_none_or(|client| client.client_id == owner) => {
-                self.families.revoke(&family_id, visit.now).await?;
+            Some((login, owner)) if client.as_ref().is_none_or(|client| client.client_id == owner) => {
+                self.end(&login, visit.now).await?;
                 tracing::info!(
-                    target: "audit", audit = "token.revoked", client.id = %owner, token.family = %family_id,
+                    target: "audit", audit = "token.revoked", client.id = %owner, token.family = %login.session_id,
                     source = visit.source, "Client `{owner}` ended its login"
                 );
                 Ok(())
@@ -302,9 +306,16 @@ impl AuthorizationServer {
         }
     }
 
+    /// Ends a login. Its sockets go first: whoever dies in between has closed too much, and left nothing open.
+    async fn end(&self, login: &Holder, now: OffsetDateTime) -> Result<(), OauthFault> {
+        let once = format!("close.{}.{}", login.session_id, now.unix_timestamp());
+        self.push.tell(&PushJob::Close(login.clone()), &once).await?;
+        Ok(self.families.revoke(&login.session_id, now).await?)
+    }
+
     /// Ends a family of which a copy is about.
     async fn reused(&self, visit: Visit<'_>, family: &Family) -> Result<OauthFault, OauthFault> {
-        self.families.revoke(&family.family_id, visit.now).await?;
+        self.end(&login(family), visit.now).await?;
         tracing::warn!(
             target: "audit", audit = "token.reuse", client.id = %family.client_id, token.family = %family.family_id,
             source = visit.source, "A refresh token of client `{}` was used again; its login is ended", family.client_id
@@ -352,6 +363,14 @@ impl AuthorizationServer {
 }
 
 /// The scopes that are asked for, all of them allowed; all that are allowed if none are asked for.
+fn login(family: &Family) -> Holder {
+    Holder {
+        tenant_id: family.tenant_id.clone(),
+        user_id: family.user_id.clone(),
+        session_id: family.family_id.clone(),
+    }
+}
+
 fn requested(scope: Option<&str>, allowed: &BTreeSet<Scope>) -> Result<BTreeSet<Scope>, OauthFault> {
     let names = scope.unwrap_or_default().split(' ').filter(|name| !name.is_empty());
     let asked = names.map(|name| Scope::parse(name).filter(|scope| allowed.contains(scope)));
