@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use domain::fault::PortFault;
+use domain::lake::batch::{BatchJob, BatchQueue};
 use domain::lake::compaction::{CompactJob, CompactQueue};
 use domain::lake::intake::IntakeQueue;
 
@@ -31,6 +32,13 @@ impl IntakeQueue for SqsIntakeQueue {
     async fn send(&self, message: String) -> Result<(), PortFault> {
         self.client.send_message().queue_url(&self.url).message_body(message).send().await.map_err(fault)?;
         Ok(())
+    }
+}
+
+#[async_trait]
+impl BatchQueue for SqsIntakeQueue {
+    async fn ask_again(&self, job: &BatchJob) -> Result<(), PortFault> {
+        self.send(serde_json::to_string(job).map_err(|cause| broken(&cause))?).await
     }
 }
 

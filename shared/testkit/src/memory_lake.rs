@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use domain::fault::PortFault;
-use domain::lake::batch::{BatchId, Claim, Claimed, Gate, LineId};
+use domain::lake::batch::{BatchId, BatchJob, BatchQueue, Claim, Claimed, Gate, LineId};
 use domain::lake::compaction::{CompactJob, CompactQueue};
 use domain::lake::intake::{IntakeInbox, IntakeQueue};
 use domain::lake::source::{Source, SourceName, SourceStore};
@@ -84,6 +84,7 @@ pub struct MemoryIntakes {
     sent: Mutex<Vec<String>>,
     kept: Mutex<Vec<(String, String)>>,
     asked: Mutex<Vec<CompactJob>>,
+    again: Mutex<Vec<BatchId>>,
 }
 
 impl MemoryIntakes {
@@ -105,6 +106,12 @@ impl MemoryIntakes {
         self.asked.lock().expect("not poisoned").clone()
     }
 
+    /// The batches that were asked for again.
+    #[must_use]
+    pub fn again(&self) -> Vec<BatchId> {
+        self.again.lock().expect("not poisoned").clone()
+    }
+
     fn up(&self, operation: &'static str) -> Result<(), PortFault> {
         if self.down.load(Ordering::SeqCst) { unavailable(operation) } else { Ok(()) }
     }
@@ -115,6 +122,15 @@ impl IntakeQueue for MemoryIntakes {
     async fn send(&self, message: String) -> Result<(), PortFault> {
         self.up("send intake")?;
         self.sent.lock().expect("not poisoned").push(message);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl BatchQueue for MemoryIntakes {
+    async fn ask_again(&self, job: &BatchJob) -> Result<(), PortFault> {
+        self.up("ask for a batch again")?;
+        self.again.lock().expect("not poisoned").push(job.batch.clone());
         Ok(())
     }
 }

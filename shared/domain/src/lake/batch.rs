@@ -144,6 +144,20 @@ pub trait Gate: Send + Sync {
     async fn settle(&self, batch: &BatchId, now: OffsetDateTime) -> Result<(), PortFault>;
 }
 
+/// "Carry out this batch again", on the queue of events. Its raw object is there; what of it is done stays done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchJob {
+    pub batch: BatchId,
+}
+
+/// Who carries out batches that were left behind.
+#[async_trait]
+pub trait BatchQueue: Send + Sync {
+    /// Asks; durable when it returns. Asked twice, the batch is in its tables once.
+    async fn ask_again(&self, job: &BatchJob) -> Result<(), PortFault>;
+}
+
 /// What became of a batch's lines: each is one of the three.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
