@@ -1,0 +1,433 @@
+//! The jobs that keep a lake in order. Each can be run again, at the same time too, and finds what is left to do; each can be asked what it would do.
+//!
+//! A job stops when its time is up and says so. What it did is done: the log and the store are its memory.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use domain::clock::Clock;
+use domain::fault::{Fault, PortFault, Remedy, chain};
+use domain::lake::batch::{BatchId, BatchJob, BatchQueue, Gate, RAW_PREFIX};
+use domain::lake::compaction::{self, CompactJob, CompactQueue};
+use domain::lake::{Kind, Partition, retention};
+use lake_rows::Level;
+use serde::{Deserialize, Serialize};
+use time::{Date, Duration, OffsetDateTime};
+
+use crate::{
+    CHECKPOINT_EVERY, Cleaned, DataFile, Lake, LakeFault, Made, Merge, Merged, ObjectInfo, TableStats, Vacuumed,
+};
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Job {
+    /// Asks for merges that are due and that nobody asked for.
+    Sweep,
+    /// Makes of each day that is over one sorted file, or a few if it is large.
+    Seal,
+    /// Compresses the long text of old days as hard as can be.
+    Archive,
+    /// Deletes raw objects that are in the tables and old enough.
+    Raw,
+    /// Finds raw objects that are in no table, and has them carried out.
+    Reconcile,
+    /// Deletes files that no version within the retention names, and old parts of the log.
+    Vacuum,
+    /// Writes checkpoints.
+    Checkpoint,
+    /// Tells how large everything is.
+    Stats,
+}
+
+impl Job {
+    pub const ALL: [Self; 8] = [
+        Self::Sweep,
+        Self::Seal,
+        Self::Archive,
+        Self::Raw,
+        Self::Reconcile,
+        Self::Vacuum,
+        Self::Checkpoint,
+        Self::Stats,
+    ];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sweep => "sweep",
+            Self::Seal => "seal",
+            Self::Archive => "archive",
+            Self::Raw => "raw",
+            Self::Reconcile => "reconcile",
+            Self::Vacuum => "vacuum",
+            Self::Checkpoint => "checkpoint",
+            Self::Stats => "stats",
+        }
+    }
+}
+
+impl FromStr for Job {
+    type Err = UnknownJob;
+
+    fn from_str(text: &str) -> Result<Self, UnknownJob> {
+        Self::ALL.into_iter().find(|job| job.as_str() == text).ok_or(UnknownJob)
+    }
+}
+
+/// A text that names no job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a job is sweep, seal, archive, raw, reconcile, vacuum, checkpoint or stats")]
+pub struct UnknownJob;
+
+/// What a job did, or would.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    pub job: Job,
+    pub dry_run: bool,
+    /// It stopped because its time was up; the next run goes on.
+    pub unfinished: bool,
+    pub done: Done,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Done {
+    Asked(Vec<CompactJob>),
+    Rewritten(Vec<Rewritten>),
+    Deleted(Objects),
+    /// Batches that were in no table and have been handed out again.
+    Replayed(Vec<BatchId>),
+    Vacuumed(BTreeMap<Kind, (Vacuumed, Cleaned)>),
+    /// The version of each new checkpoint.
+    Checkpointed(BTreeMap<Kind, u64>),
+    Stats(BTreeMap<Kind, TableStats>),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Objects {
+    pub keys: Vec<String>,
+    pub bytes: u64,
+}
+
+/// Files of a day that became others, or would.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rewritten {
+    pub kind: Kind,
+    pub partition: Partition,
+    pub files_in: u64,
+    pub bytes_in: u64,
+    /// `None` if it only would, or if somebody else was faster.
+    pub made: Option<Made>,
+}
+
+/// What the jobs need beside the lake.
+pub struct Maintenance {
+    pub lake: Arc<Lake>,
+    pub gate: Arc<dyn Gate>,
+    pub merges: Arc<dyn CompactQueue>,
+    pub batches: Arc<dyn BatchQueue>,
+    pub clock: Arc<dyn Clock>,
+    /// A folder that is this process's own.
+    pub scratch: PathBuf,
+    /// For the columns of a merge.
+    pub memory_bytes: usize,
+}
+
+impl std::fmt::Debug for Maintenance {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Maintenance").field("lake", &self.lake).finish_non_exhaustive()
+    }
+}
+
+/// The most bytes that one merge takes in: they are on this machine's disk, and what becomes of them too.
+const MERGE_BYTES: u64 = 4 * compaction::MAX_FILE_BYTES;
+
+/// How many bytes of a file are merged and compressed in a second, at least: what a run begins, it is to finish.
+const SEAL_BYTES_PER_SEC: u64 = 4_000_000;
+const ARCHIVE_BYTES_PER_SEC: u64 = 400_000;
+
+impl Maintenance {
+    /// Runs a job until `end`.
+    pub async fn run(&self, job: Job, end: OffsetDateTime, dry_run: bool) -> Result<Report, MaintainFault> {
+        let mut run = Run { work: self, now: self.clock.now(), end, dry_run, unfinished: false };
+        let done = match job {
+            Job::Sweep => Done::Asked(run.sweep().await?),
+            Job::Seal => Done::Rewritten(run.seal().await?),
+            Job::Archive => Done::Rewritten(run.archive().await?),
+            Job::Raw => Done::Deleted(run.expire_raw().await?),
+            Job::Reconcile => Done::Replayed(run.reconcile().await?),
+            Job::Vacuum => Done::Vacuumed(run.vacuum().await?),
+            Job::Checkpoint => Done::Checkpointed(run.checkpoint().await?),
+            Job::Stats => Done::Stats(run.stats().await?),
+        };
+        Ok(Report { job, dry_run, unfinished: run.unfinished, done })
+    }
+}
+
+/// One run of a job.
+struct Run<'a> {
+    work: &'a Maintenance,
+    now: OffsetDateTime,
+    end: OffsetDateTime,
+    dry_run: bool,
+    unfinished: bool,
+}
+
+impl Run<'_> {
+    fn lake(&self) -> &Lake {
+        &self.work.lake
+    }
+
+    /// Whether there is time for something that takes so long. What takes longer than any run is begun by one that has all its time before it.
+    fn has_time(&mut self, takes: Duration, first: bool) -> bool {
+        let fits = first || self.work.clock.now() + takes <= self.end;
+        self.unfinished |= !fits;
+        fits
+    }
+
+    async fn sweep(&mut self) -> Result<Vec<CompactJob>, MaintainFault> {
+        let mut jobs = Vec::new();
+        for kind in Kind::ALL {
+            let stats = self.lake().stats(kind).await?;
+            let due = stats.days.iter().filter(|day| compaction::is_due(day.small_files, day.small_bytes));
+            jobs.extend(due.map(|day| CompactJob { kind, partition: day.partition, version: stats.version }));
+        }
+        if !self.dry_run {
+            self.work.merges.ask(&jobs).await?;
+        }
+        Ok(jobs)
+    }
+
+    async fn seal(&mut self) -> Result<Vec<Rewritten>, MaintainFault> {
+        let over = self.now - retention::SEAL_AFTER;
+        let plan = |kind, partition, files: Vec<DataFile>| {
+            let inputs = to_seal(files);
+            (!inputs.is_empty()).then_some((kind, partition, inputs)).into_iter().collect()
+        };
+        self.rewrite(move |day| day.ends_at() <= over, plan, Level::L2, "seal", SEAL_BYTES_PER_SEC).await
+    }
+
+    async fn archive(&mut self) -> Result<Vec<Rewritten>, MaintainFault> {
+        let old = self.now - retention::ARCHIVE_AFTER;
+        // A file at a time: it is sorted and deduplicated, and what is archived need not be done again.
+        let plan = |kind, partition, files: Vec<DataFile>| {
+            let inputs = files.into_iter().filter(|file| matches!(Level::of(&file.path), Some(Level::L2)));
+            inputs.map(|file| (kind, partition, vec![file])).collect()
+        };
+        self.rewrite(move |day| day.ends_at() <= old, plan, Level::Archive, "archive", ARCHIVE_BYTES_PER_SEC).await
+    }
+
+    /// Merges what `plan` makes of each chosen day's files. A failure does not keep the others waiting.
+    async fn rewrite(
+        &mut self,
+        chosen: impl Fn(Partition) -> bool + Clone + Send + 'static,
+        plan: impl Fn(Kind, Partition, Vec<DataFile>) -> Vec<(Kind, Partition, Vec<DataFile>)>,
+        level: Level,
+        reason: &'static str,
+        bytes_per_sec: u64,
+    ) -> Result<Vec<Rewritten>, MaintainFault> {
+        let mut planned = Vec::new();
+        for kind in Kind::ALL {
+            let mut days: BTreeMap<Partition, Vec<DataFile>> = BTreeMap::new();
+            for file in self.lake().files(kind, chosen.clone()).await? {
+                days.entry(file.partition).or_default().push(file);
+            }
+            planned.extend(days.into_iter().flat_map(|(partition, files)| plan(kind, partition, files)));
+        }
+        let (mut done, mut failed) = (Vec::new(), None);
+        for (kind, partition, inputs) in planned {
+            let bytes_in = inputs.iter().map(|file| file.bytes).sum::<u64>();
+            let takes = Duration::seconds((bytes_in / bytes_per_sec).try_into().unwrap_or(i64::MAX));
+            let mut rewritten = Rewritten { kind, partition, files_in: inputs.len() as u64, bytes_in, made: None };
+            if !self.dry_run {
+                if !self.has_time(takes, done.is_empty()) {
+                    break;
+                }
+                let merge = Merge { kind, partition, level, reason, memory_bytes: self.work.memory_bytes };
+                match self.merge(merge, &inputs).await {
+                    Ok(Merged::Done(made)) => rewritten.made = Some(made),
+                    Ok(Merged::Stale) => {}
+                    Err(fault) => {
+                        tracing::error!(lake.table = %kind, lake.day = %partition, error = %chain(&fault), "A day was not rewritten");
+                        failed = Some(fault);
+                        continue;
+                    }
+                }
+            }
+            done.push(rewritten);
+        }
+        failed.map_or(Ok(done), |fault| Err(fault.into()))
+    }
+
+    async fn merge(&self, merge: Merge, inputs: &[DataFile]) -> Result<Merged, LakeFault> {
+        let scratch = Scratch::new(&self.work.scratch)?;
+        self.lake().merge(merge, inputs, &scratch.0).await
+    }
+
+    /// The raw objects of the days from `oldest` to `youngest`, in days before now.
+    async fn raw_objects(&self, oldest: Duration, youngest: Duration) -> Result<Vec<ObjectInfo>, LakeFault> {
+        let mut objects = Vec::new();
+        let mut day = Some((self.now - oldest).date());
+        let last: Date = (self.now - youngest).date();
+        while let Some(date) = day.filter(|date| *date <= last) {
+            objects.extend(self.lake().list_objects(&format!("{RAW_PREFIX}dt={date}")).await?);
+            day = date.next_day();
+        }
+        Ok(objects)
+    }
+
+    async fn expire_raw(&mut self) -> Result<Objects, MaintainFault> {
+        let as_of = self.as_of().await?;
+        let mut expired = Objects::default();
+        for object in self.raw_objects(retention::RAW_AT_MOST + Duration::DAY, retention::RAW).await? {
+            let Ok(batch) = BatchId::of_raw(&object.key) else { continue };
+            if object.modified_at >= as_of - retention::RAW {
+                continue;
+            }
+            if !self.has_time(Duration::ZERO, expired.keys.is_empty()) {
+                break;
+            }
+            if self.work.gate.is_settled(&batch).await? {
+                expired.bytes += object.bytes;
+                expired.keys.push(object.key);
+            }
+        }
+        if !self.dry_run {
+            self.lake().delete_objects(&expired.keys).await?;
+        }
+        Ok(expired)
+    }
+
+    async fn reconcile(&mut self) -> Result<Vec<BatchId>, MaintainFault> {
+        let as_of = self.as_of().await?;
+        let mut lost = Vec::new();
+        for object in self.raw_objects(retention::RAW_AT_MOST, retention::RECONCILE_AFTER).await? {
+            let Ok(batch) = BatchId::of_raw(&object.key) else { continue };
+            if object.modified_at >= as_of - retention::RECONCILE_AFTER {
+                continue;
+            }
+            if !self.has_time(Duration::ZERO, lost.is_empty()) {
+                break;
+            }
+            if self.work.gate.is_settled(&batch).await? {
+                continue;
+            }
+            tracing::error!(lake.batch = %batch, "A raw object is in no table: `{batch}`");
+            if !self.dry_run {
+                self.work.batches.ask_again(&BatchJob { batch: batch.clone() }).await?;
+            }
+            lost.push(batch);
+        }
+        Ok(lost)
+    }
+
+    async fn vacuum(&mut self) -> Result<BTreeMap<Kind, (Vacuumed, Cleaned)>, MaintainFault> {
+        let as_of = self.as_of().await?;
+        let mut done = BTreeMap::new();
+        for kind in Kind::ALL {
+            let vacuumed = self.lake().vacuum(kind, as_of, self.dry_run).await?;
+            let cleaned = self.lake().clean_log(kind, as_of, self.dry_run).await?;
+            done.insert(kind, (vacuumed, cleaned));
+        }
+        Ok(done)
+    }
+
+    async fn checkpoint(&mut self) -> Result<BTreeMap<Kind, u64>, MaintainFault> {
+        let mut written = BTreeMap::new();
+        for kind in Kind::ALL {
+            if self.dry_run {
+                let stats = self.lake().stats(kind).await?;
+                if stats.commits_since_checkpoint >= CHECKPOINT_EVERY {
+                    written.insert(kind, stats.version);
+                }
+            } else if let Some(version) = self.lake().checkpoint(kind, CHECKPOINT_EVERY).await? {
+                written.insert(kind, version);
+            }
+        }
+        Ok(written)
+    }
+
+    async fn stats(&mut self) -> Result<BTreeMap<Kind, TableStats>, MaintainFault> {
+        let mut stats = BTreeMap::new();
+        for kind in Kind::ALL {
+            stats.insert(kind, self.lake().stats(kind).await?);
+        }
+        Ok(stats)
+    }
+
+    async fn as_of(&self) -> Result<OffsetDateTime, LakeFault> {
+        self.lake().as_of(self.now).await
+    }
+}
+
+/// What of a day's files has to be merged so that the day is sealed: what is not sorted, and with it the sorted files that are so small that a day of
+/// many late rows would end in many of them. A large file is left alone for a few late rows; who wants to know of a row asks a day's files all.
+fn to_seal(files: Vec<DataFile>) -> Vec<DataFile> {
+    let sorted = |file: &DataFile| matches!(Level::of(&file.path), Some(Level::L2 | Level::Archive));
+    if files.iter().all(sorted) {
+        return Vec::new();
+    }
+    let mut bytes = 0;
+    let mut inputs: Vec<_> =
+        files.into_iter().filter(|file| !sorted(file) || file.bytes < compaction::MAX_FILE_BYTES / 2).collect();
+    // What is not sorted first: it is what has to be merged. The rest of a day that is too large for one run is left for the next.
+    inputs.sort_by_key(|file| sorted(file));
+    inputs
+        .into_iter()
+        .take_while(|file| {
+            let fits = bytes == 0 || bytes + file.bytes <= MERGE_BYTES;
+            bytes += file.bytes;
+            fits
+        })
+        .collect()
+}
+
+/// A folder for one merge, gone when it is done.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(parent: &Path) -> Result<Self, LakeFault> {
+        let folder = parent.join(format!("merge-{}", crate::create::new_uuid().simple()));
+        std::fs::create_dir_all(&folder).map_err(|fault| LakeFault::unavailable("making a folder", fault))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Why a job stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum MaintainFault {
+    #[error("the lake failed")]
+    Lake(#[from] LakeFault),
+    #[error("a store or a queue failed")]
+    Port(#[from] PortFault),
+    /// They are on their way now; that they were not is for somebody to look at.
+    #[error("{0} raw objects were in no table")]
+    LeftBehind(usize),
+}
+
+impl Fault for MaintainFault {
+    fn remedy(&self) -> Remedy {
+        match self {
+            Self::Lake(fault) => fault.remedy(),
+            Self::Port(fault) => fault.remedy(),
+            Self::LeftBehind(_) => Remedy::Bug,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Lake(fault) => fault.code(),
+            Self::Port(fault) => fault.code(),
+            Self::LeftBehind(_) => "left_behind",
+        }
+    }
+}
