@@ -11,7 +11,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
 /// Amazon Root CA 1 to 4 and Starfield Services Root G2: all that an AWS endpoint is signed by. Reading the system's whole store
 /// instead is most of an SDK's start-up time.
-const AMAZON_ROOTS: &[u8] = include_bytes!("../roots/amazon.pem");
+pub const AMAZON_ROOTS: &[u8] = include_bytes!("../roots/amazon.pem");
 
 /// Region, credentials and `AWS_ENDPOINT_URL` from the environment, where Lambda puts them. The default chain would look in more places
 /// and take a third of a millisecond at every cold start.
