@@ -10,7 +10,7 @@ use crate::mutant::Mutant;
 use crate::read::{FUNCTION, listed, of_type, target};
 
 /// What each function's adapters call, and on which resource. What Lambda itself needs for mappings and logs, SAM adds.
-const CALLS: [(&str, &[(&str, &str)]); 11] = [
+const CALLS: [(&str, &[(&str, &str)]); 12] = [
     (
         "LarkCallbackFunction",
         &[
@@ -136,6 +136,21 @@ const CALLS: [(&str, &[(&str, &str)]); 11] = [
             // Lambda sends a failed invocation there with the function's own rights.
             ("sqs:SendMessage", "ParkedQueue"),
             ("sqs:SendMessage", "PushQueue"),
+        ],
+    ),
+    (
+        "LakeMaintainFunction",
+        &[
+            ("dynamodb:GetItem", "LakeTable"),
+            ("s3:AbortMultipartUpload", "LakeBucket"),
+            ("s3:DeleteObject", "LakeBucket"),
+            ("s3:GetObject", "LakeBucket"),
+            ("s3:ListBucket", "LakeBucket"),
+            ("s3:PutObject", "LakeBucket"),
+            ("sqs:SendMessage", "CompactQueue"),
+            ("sqs:SendMessage", "LakeQueue"),
+            // Lambda sends a failed invocation there with the function's own rights.
+            ("sqs:SendMessage", "ParkedQueue"),
         ],
     ),
     ("HealthCheckFunction", &[("dynamodb:GetItem", "LarkTable"), ("sqs:GetQueueAttributes", "LarkWorkQueue")]),

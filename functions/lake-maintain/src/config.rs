@@ -1,0 +1,27 @@
+//! Settings of `lake-maintain`.
+
+use lambda_kit::env::{EnvError, required};
+
+/// What the environment must name.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// The lake.
+    pub(crate) lake_bucket: String,
+    /// Which batches are in their tables.
+    pub(crate) lake_table: String,
+    /// Where a batch is asked for again.
+    pub(crate) lake_queue_url: String,
+    /// Where merges are asked for.
+    pub(crate) compact_queue_url: String,
+}
+
+impl Config {
+    pub(crate) fn from_env(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, EnvError> {
+        Ok(Self {
+            lake_bucket: required(lookup, "LAKE_BUCKET")?,
+            lake_table: required(lookup, "LAKE_TABLE")?,
+            lake_queue_url: required(lookup, "LAKE_QUEUE_URL")?,
+            compact_queue_url: required(lookup, "COMPACT_QUEUE_URL")?,
+        })
+    }
+}
