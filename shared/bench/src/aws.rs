@@ -1,16 +1,16 @@
-//! The AWS endpoint: every call succeeds at once, and one app and one client are in their tables.
+//! The AWS endpoint: every call succeeds at once, one app and one client are in their tables, and buckets are empty.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
 use crate::server::Api;
 
-/// Answers DynamoDB, SQS and EventBridge.
+/// Answers DynamoDB, SQS, EventBridge and S3.
 #[derive(Debug)]
 pub(crate) struct Aws {
     /// The app's item, in DynamoDB's JSON.
@@ -24,6 +24,9 @@ pub(crate) struct Aws {
 impl Api for Aws {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        if !request.headers().contains_key("x-amz-target") {
+            return empty_bucket(&request);
+        }
         let target = request.headers().get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
         let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
@@ -47,4 +50,21 @@ impl Api for Aws {
         response.headers_mut().insert("content-type", HeaderValue::from_static("application/x-amz-json-1.0"));
         response
     }
+}
+
+/// What S3 answers of a bucket without objects.
+fn empty_bucket(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let lists = request.uri().query().is_some_and(|query| query.contains("list-type=2"));
+    let (status, body) = match (request.method(), lists) {
+        (&Method::GET, true) => (
+            StatusCode::OK,
+            "<ListBucketResult><IsTruncated>false</IsTruncated><KeyCount>0</KeyCount></ListBucketResult>",
+        ),
+        (&Method::GET | &Method::HEAD, _) => (StatusCode::NOT_FOUND, "<Error><Code>NoSuchKey</Code></Error>"),
+        _ => (StatusCode::OK, ""),
+    };
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert("etag", HeaderValue::from_static("\"d41d8cd98f00b204e9800998ecf8427e\""));
+    response
 }

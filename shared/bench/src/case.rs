@@ -46,6 +46,7 @@ impl Case {
             "hello" => (json!({}), "hello, world"),
             "auth-token" => (log_in(), r#""statusCode":200"#),
             "health-check" => (get("/health", &Value::Null), r#""statusCode":200"#),
+            "lake-maintain" => (json!({ "job": "stats" }), r#""job":"stats""#),
             "lark-api" => (stranger(), r#""statusCode":401"#),
             "lark-callback" => (click(), r#""statusCode":200"#),
             "lark-oauth" => (get("/lark/cli_bench/oauth/start", &json!({ "app_id": APP })), r#""statusCode":400"#),

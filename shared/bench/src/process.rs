@@ -68,6 +68,10 @@ impl Environment {
             ("VAULT_KEY", key("bench", self.key_file())),
             ("AUTH_TABLE", "auth".to_owned()),
             ("SIGNING_KEY", key("bench-signing", self.signing_key_file())),
+            ("LAKE_BUCKET", "lake".to_owned()),
+            ("LAKE_TABLE", "lake".to_owned()),
+            ("LAKE_QUEUE_URL", queue("lake")),
+            ("COMPACT_QUEUE_URL", queue("compact.fifo")),
             ("PUBLIC_URL", "https://bench.example".to_owned()),
             // What takes the place of AWS.
             ("AWS_ENDPOINT_URL", aws),
