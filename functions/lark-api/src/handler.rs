@@ -4,19 +4,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::access::{AccessFault, AccessTokenVerifier, Caller, Scope};
+use domain::access::{AccessFault, Caller, Scope};
 use domain::app::{AppDirectory, AppFault, OpenApp};
 use domain::authorize::{Authorization, AuthorizeFault, Vendor, VendorFault};
 use domain::clock::Clock;
 use domain::fault::{Denial, Fault, PortFault, Refusal, Remedy, chain};
 use domain::id::{AppId, IdError, Ids, OpenId, SessionId};
-use domain::limit::{Limit, LimitFault, Limiter};
+use domain::limit::{Limit, LimitFault};
 use domain::seal::Sealer;
 use domain::session::{self, CardStyle, Session, SessionFault, SessionRequest, SessionStatus, SessionStore};
 use domain::token::{TokenStore, UserToken};
 use domain::user_tokens::{Known, TokenFault, UserTokens};
 use domain::work::{Doorbell, WorkQueue};
-use lambda_kit::http::{self, HeaderMap, Method, Request, RequestExt as _, Response, StatusCode, header};
+use lambda_kit::http::{
+    self, BadRequest, Fields, Gate, HeaderMap, Method, Request, RequestExt as _, Response, StatusCode, header,
+};
 use lark::client::{Answer, ApiError, Call, Client, Repeat};
 use lark::code::{Class, Token};
 use lark::proxy::{details, verdict};
@@ -57,24 +59,17 @@ const SCOPES: &str = "x-skylark-scopes";
 /// The vendor's own name for its log id, passed on.
 const LOG_ID: &str = "x-tt-logid";
 
-/// Who may come in, how often, and where to.
-pub(crate) struct Gate {
-    pub(crate) verifier: Arc<dyn AccessTokenVerifier>,
-    pub(crate) limiter: Arc<dyn Limiter>,
-    pub(crate) public_url: Option<String>,
-}
-
 /// What requests are answered with.
 pub(crate) struct Api {
     authorization: Authorization,
     tokens: Arc<UserTokens>,
     vendor: Arc<LarkVendor>,
+    public_url: Option<String>,
 }
 
 /// Lets those in who may act for every app and person, and leaves a line of what each did.
 pub(crate) async fn answer(gate: &Gate, api: &Api, request: Request, now: OffsetDateTime) -> Result<Response, Stopped> {
-    let caller = http::caller(gate.verifier.as_ref(), &request, now).await?;
-    caller.requires(Scope::Lark)?;
+    let caller = gate.admit(&request, Scope::Lark, now).await?;
     let path = request.raw_http_path().to_owned();
     let (app_id, rest) = path.strip_prefix("/v1/lark/").and_then(|path| path.split_once('/')).unwrap_or_default();
     let result = match rest.strip_prefix("open-apis/") {
@@ -125,7 +120,12 @@ impl Api {
         };
         let (renewal, known) = (vendor.clone(), Known::default());
         let tokens = UserTokens { apps, tokens: store, sessions, sealer, vendor: cards, renewal, clock, ids, known };
-        Self { authorization, tokens: Arc::new(tokens), vendor }
+        Self { authorization, tokens: Arc::new(tokens), vendor, public_url: None }
+    }
+
+    /// Where people reach the deployment, if not at the API's own endpoint.
+    pub(crate) fn at(self, public_url: Option<String>) -> Self {
+        Self { public_url, ..self }
     }
 
     async fn route(
@@ -168,12 +168,12 @@ impl Api {
         request: &Request,
         now: OffsetDateTime,
     ) -> Result<Response, Stopped> {
-        let asked = session_request(app_id, json_body(request)?.unwrap_or_default())?;
-        gate.limiter.take(&format!("card#{app_id}#{}", asked.open_id), CARDS, now).await?;
+        let asked = session_request(app_id, request)?;
+        gate.limiter().take(&format!("card#{app_id}#{}", asked.open_id), CARDS, now).await?;
         let session = Session::open(self.tokens.ids.session_id(), asked, now).map_err(AuthorizeFault::Session)?;
         let sessions = &self.authorization.sessions;
         sessions.create(&session).await?;
-        let base = http::base_url(request, gate.public_url.as_deref());
+        let base = http::base_url(request, self.public_url.as_deref());
         let following = self.authorization.follow(&session.session_id, &base, None, now);
         match tokio::time::timeout(CARD_PATIENCE, following).await {
             Ok(Ok(())) => {}
@@ -299,7 +299,7 @@ enum OnBehalfOf {
 impl OnBehalfOf {
     fn named(headers: &HeaderMap) -> Result<Self, Stopped> {
         const EXPECTED: &str = "must be `tenant`, `tenant:<tenant_key>` or `user:<open_id>`";
-        let bad = || Stopped::Fields(vec![(AS, EXPECTED.to_owned())]);
+        let bad = || Stopped::from(BadRequest::field(AS, EXPECTED));
         let Some(value) = headers.get(AS) else { return Ok(Self::Tenant(None)) };
         let value = value.to_str().map_err(|_| bad())?;
         match value.split_once(':') {
@@ -339,11 +339,11 @@ impl Outgoing {
     fn read(request: &Request, path: &str) -> Result<Self, Stopped> {
         // As API Gateway took it, so that nothing is left of dot segments which a URL parser would have resolved.
         if path.split('/').any(|segment| matches!(segment, "." | "..")) {
-            return Err(Stopped::Fields(vec![("path", "must not hold dot segments".to_owned())]));
+            return Err(BadRequest::field("path", "must not hold dot segments").into());
         }
         let query = request.uri().query().unwrap_or_default();
         let query: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        let body = json_body(request)?;
+        let body = http::json_body(request, MAX_BODY)?;
         let method = request.method().clone();
         let safe = method == Method::GET || has_key(&query, body.as_ref());
         let repeat = if safe { Repeat::Safe } else { Repeat::Once };
@@ -374,76 +374,24 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// The body, if there is one.
-fn json_body(request: &Request) -> Result<Option<Value>, Stopped> {
-    let body: &[u8] = request.body();
-    if body.len() > MAX_BODY {
-        return Err(Stopped::TooLarge(body.len()));
-    }
-    if body.is_empty() {
-        return Ok(None);
-    }
-    let kind = text(request.headers(), header::CONTENT_TYPE.as_str()).unwrap_or("application/json");
-    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if essence != "application/json" {
-        return Err(Stopped::MediaType(essence));
-    }
-    serde_json::from_slice(body).map(Some).map_err(|_| Stopped::Fields(vec![("body", "must be JSON".to_owned())]))
-}
-
-/// Reads the fields of an object and notes every bad one.
-struct Fields {
-    object: Map<String, Value>,
-    bad: Vec<(&'static str, String)>,
-}
-
-impl Fields {
-    /// A field that may be missing or null.
-    fn take<T>(&mut self, name: &'static str, expected: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
-        let value = self.object.get(name).filter(|value| !value.is_null())?;
-        let read = read(value);
-        if read.is_none() {
-            self.bad.push((name, format!("must be {expected}")));
-        }
-        read
-    }
-
-    fn text(&mut self, name: &'static str) -> Option<String> {
-        self.take(name, "a text", |value| value.as_str().map(str::to_owned))
-    }
-
-    fn required(&mut self, name: &'static str) {
-        if self.object.get(name).is_none_or(Value::is_null) {
-            self.bad.push((name, "is required".to_owned()));
-        }
-    }
-}
-
-fn session_request(app_id: &AppId, body: Value) -> Result<SessionRequest, Stopped> {
-    let Value::Object(object) = body else {
-        return Err(Stopped::Fields(vec![("body", "must be a JSON object".to_owned())]));
-    };
-    let mut fields = Fields { object, bad: Vec::new() };
-    fields.required("open_id");
-    fields.required("scopes");
+fn session_request(app_id: &AppId, request: &Request) -> Result<SessionRequest, Stopped> {
+    let mut fields = Fields::of_body(request, MAX_BODY)?;
     let open_id = fields
-        .take("open_id", "1 to 128 letters, digits, `_`, `-` or `.`", |value| OpenId::parse(value.as_str()?).ok());
+        .need("open_id", "1 to 128 letters, digits, `_`, `-` or `.`", |value| OpenId::parse(value.as_str()?).ok());
     let texts = |value: &Value| value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect();
-    let scopes: Vec<String> = fields.take("scopes", "a list of scope names", texts).unwrap_or_default();
+    let scopes: Vec<String> = fields.need("scopes", "a list of scope names", texts).unwrap_or_default();
     let (reason, template_id) = (fields.text("reason"), fields.text("template_id"));
     let detailed = fields.take("include_detailed_description", "true or false", Value::as_bool).unwrap_or(true);
     let tenant_key = fields.take("tenant_key", "1 to 64 letters, digits, `_` or `-`", |value| {
         value.as_str().filter(|key| is_tenant_key(key)).map(str::to_owned)
     });
-    let broken = session::faults(&scopes, reason.as_deref(), template_id.as_deref());
-    fields.bad.extend(broken.into_iter().map(|(field, fault)| (field, fault.to_string())));
-    match open_id {
-        Some(open_id) if fields.bad.is_empty() => {
-            let style = if detailed { CardStyle::Detailed } else { CardStyle::Concise };
-            Ok(SessionRequest { app_id: app_id.clone(), open_id, scopes, reason, style, template_id, tenant_key })
-        }
-        _ => Err(Stopped::Fields(fields.bad)),
+    for (field, fault) in session::faults(&scopes, reason.as_deref(), template_id.as_deref()) {
+        fields.refuse(field, fault.to_string());
     }
+    fields.done()?;
+    let open_id = open_id.ok_or_else(|| BadRequest::field("open_id", "is required"))?;
+    let style = if detailed { CardStyle::Detailed } else { CardStyle::Concise };
+    Ok(SessionRequest { app_id: app_id.clone(), open_id, scopes, reason, style, template_id, tenant_key })
 }
 
 fn instant(at: OffsetDateTime) -> Option<String> {
@@ -625,12 +573,8 @@ pub(crate) enum Stopped {
     Access(#[from] AccessFault),
     #[error(transparent)]
     Id(#[from] IdError),
-    #[error("some fields are not what they should be")]
-    Fields(Vec<(&'static str, String)>),
-    #[error("the body has {0} bytes; the limit is {MAX_BODY}")]
-    TooLarge(usize),
-    #[error("`content-type` is `{0}`, not `application/json`; files cannot be passed on")]
-    MediaType(String),
+    #[error(transparent)]
+    Request(#[from] BadRequest),
     #[error("there is nothing at this path")]
     NoRoute,
     #[error("the vendor's answer is larger than {MAX_ANSWER} bytes; ask for less of it, in pages")]
@@ -652,9 +596,8 @@ pub(crate) enum Stopped {
 impl Fault for Stopped {
     fn remedy(&self) -> Remedy {
         match self {
-            Self::Id(_) | Self::Fields(_) => Remedy::Reject(Refusal::Invalid),
-            Self::TooLarge(_) => Remedy::Reject(Refusal::TooLarge),
-            Self::MediaType(_) => Remedy::Reject(Refusal::UnsupportedType),
+            Self::Id(_) => Remedy::Reject(Refusal::Invalid),
+            Self::Request(fault) => fault.remedy(),
             Self::NoRoute => Remedy::Reject(Refusal::Unknown),
             Self::AnswerTooLarge => Remedy::Reject(Refusal::Unprocessable),
             Self::Access(fault) => fault.remedy(),
@@ -669,9 +612,8 @@ impl Fault for Stopped {
 
     fn code(&self) -> &'static str {
         match self {
-            Self::Id(_) | Self::Fields(_) => "invalid_request",
-            Self::TooLarge(_) => "payload_too_large",
-            Self::MediaType(_) => "unsupported_media_type",
+            Self::Id(_) => "invalid_request",
+            Self::Request(fault) => fault.code(),
             Self::NoRoute => "not_found",
             Self::AnswerTooLarge => "answer_too_large",
             Self::Access(fault) => fault.code(),
@@ -687,7 +629,7 @@ impl Fault for Stopped {
     fn fields(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Id(error) => vec![(error.field, format!("must be {}", error.expected))],
-            Self::Fields(fields) => fields.clone(),
+            Self::Request(fault) => fault.fields(),
             _ => Vec::new(),
         }
     }
@@ -772,7 +714,7 @@ mod tests {
         let api = Api::new(apps, table.clone(), sealer, Arc::new(vendor), queue.clone(), clock.clone(), ids);
         let tokens = Arc::<MemoryTokens>::default();
         let token = access_token(&tokens, [Scope::Lark].into()).await;
-        let gate = Gate { verifier: tokens, limiter: Arc::new(MemoryLimiter::default()), public_url: None };
+        let gate = Gate::new(tokens, Arc::new(MemoryLimiter::default()));
         World { table, queue, clock, sandbox, gate, api, token, _folder: folder }
     }
 
@@ -883,7 +825,7 @@ mod tests {
     async fn only_a_token_with_the_scope_comes_in() {
         let mut world = world().await;
         let tokens = Arc::<MemoryTokens>::default();
-        world.gate.verifier = tokens.clone();
+        world.gate = Gate::new(tokens.clone(), Arc::new(MemoryLimiter::default()));
         world.token = access_token(&tokens, [Scope::Chat, Scope::LakeRead].into()).await;
         let Told(status, _, body) = world.call_as("tenant", "open-apis/bot/v3/info").await;
         assert_eq!((status, &body["error"]), (403, &json!("insufficient_scope")));
@@ -1085,7 +1027,7 @@ mod tests {
         let multipart = [("content-type", "multipart/form-data; boundary=x")];
         let Told(status, _, body) = world.send(Method::POST, "cli_a/open-apis/im/v1/images", &multipart, "--x--").await;
         assert_eq!((status, &body["error"]), (415, &json!("unsupported_media_type")));
-        assert!(body["message"].as_str().unwrap().contains("files cannot be passed on"));
+        assert!(body["message"].as_str().unwrap().contains("not `application/json`"));
         let large = " ".repeat(MAX_BODY + 1);
         assert_eq!(world.send(Method::POST, &format!("cli_a/{SEND}"), &[], large).await.0, 413);
         assert_eq!(world.sandbox.calls().await.unwrap().total, 0);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use domain::app::AppDirectory;
 use lambda_kit::clock::SystemClock;
+use lambda_kit::http::Gate;
 use lambda_kit::random::RandomIds;
 use lambda_kit::{Error, aws, clock, env, http};
 use lark::vendor::LarkVendor;
@@ -15,7 +16,7 @@ use table::{Table, TableLimiter};
 use vault::{AccessTokens, Vault};
 
 use crate::config::Config;
-use crate::handler::{Api, Gate};
+use crate::handler::Api;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -32,7 +33,7 @@ async fn main() -> Result<(), Error> {
     let apps = Arc::new(AppDirectory::new(table.clone(), sealer.clone()));
     let base = config.lark_base_url.as_deref();
     let vendor = Arc::new(LarkVendor::new(base, table.clone(), sealer.clone(), clock.clone())?);
-    let api = Api::new(apps, table, sealer, vendor, work, clock, Arc::new(RandomIds));
-    let gate = Gate { verifier, limiter, public_url: config.public_url };
+    let api = Api::new(apps, table, sealer, vendor, work, clock, Arc::new(RandomIds)).at(config.public_url);
+    let gate = Gate::new(verifier, limiter);
     http::run(|request| handler::answer(&gate, &api, request, clock::now())).await
 }

@@ -1,5 +1,7 @@
 //! HTTP functions: one table turns a fault into a status, and every answer carries `x-request-id`.
 
+mod gate;
+mod json;
 mod request;
 
 use std::future::Future;
@@ -10,6 +12,8 @@ use lambda_http::{Body, Error, service_fn};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+pub use gate::Gate;
+pub use json::{BadRequest, Fields, json_body};
 pub use lambda_http::http::{HeaderMap, Method, StatusCode, header};
 pub use lambda_http::{Request, RequestExt};
 pub use request::{BadCredentials, BadFields, base_url, basic, caller, fields, source};
