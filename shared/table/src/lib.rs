@@ -25,11 +25,15 @@
 //! | source of the lake | `SOURCE#<name>` | `SOURCE` | `source`, created |
 //! | line that counted | `LINE#<kind>#<its id>` | `LINE` | |
 //! | batch that is in its tables | `BATCH#<batch>` | `BATCH` | |
+//! | draft that was accepted | `IDEM#<tenant_id>#<user_id>#<message_id>` | `IDEM` | |
+//! | pair of people who have a conversation | `PAIR#<tenant_id>#<user_id>#<user_id>` | `PAIR` | |
+//! | membership | `USER#<tenant_id>#<user_id>` | `CONV#<conversation_id>` | |
 //!
 //! Times that DynamoDB compares (`at`, `claim_until`, `lease_until`, `asked_until`, `issued_at` of a ticket, `ttl`) are Unix seconds; all others are RFC 3339.
 
 mod app;
 mod batch;
+mod chat;
 mod client;
 mod family;
 mod gate;
@@ -38,6 +42,7 @@ mod inbox;
 mod item;
 mod job;
 mod limit;
+mod message;
 mod push;
 mod registry;
 mod session;
@@ -49,6 +54,7 @@ mod token;
 use aws_sdk_dynamodb::Client;
 
 pub use limit::TableLimiter;
+pub use message::TableMessages;
 
 /// A table, as every port that it implements. Cheap to clone.
 #[derive(Debug, Clone)]

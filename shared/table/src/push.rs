@@ -11,27 +11,8 @@ use domain::push::{Backlog, Line, PushState, PushStore, Unpushed, UnpushedPage};
 use time::OffsetDateTime;
 
 use crate::Table;
+use crate::chat::{UNPUSHED_SHARDS, conversation_pk, message_sk, unpushed};
 use crate::item::{self, Item, fault, instant, number, text};
-
-/// Conversations with something unpushed are spread over this many keys of the index: one key takes 500 of them per second, a write each to
-/// come and to go.
-const UNPUSHED_SHARDS: u32 = 4;
-
-fn conversation_pk(conversation_id: &ConversationId) -> String {
-    format!("CONV#{conversation_id}")
-}
-
-/// Twelve digits, so that numbers stand in their order.
-fn message_sk(seq: u64) -> String {
-    format!("MSG#{:012}", seq.min(LAST_SEQ))
-}
-
-const LAST_SEQ: u64 = 999_999_999_999;
-
-/// The index key of conversations with something unpushed.
-fn unpushed(shard: u32) -> String {
-    format!("chat.unpushed.{shard}")
-}
 
 #[async_trait]
 impl Backlog for Table {

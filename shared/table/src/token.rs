@@ -144,21 +144,13 @@ impl TokenStore for Table {
             .await
             .map_err(fault("Query tokens"))?;
         let cursor = page.last_evaluated_key.as_ref().and_then(cursor_of);
-        Ok(Page { tokens: self.tokens_by_key(&page.items.unwrap_or_default()).await?, cursor })
+        let mut tokens = Vec::new();
+        let keys = page.items.unwrap_or_default().iter().map(item::primary_key).collect();
+        for item in self.batch_get(keys, "BatchGetItem tokens").await? {
+            tokens.push(item::parse(item)?);
+        }
+        Ok(Page { tokens, cursor })
     }
-}
-
-impl Table {
-    async fn tokens_by_key(&self, keys: &[Item]) -> Result<Vec<UserToken>, PortFault> {
-        let primary =
-            |key: &Item| key.iter().filter(|(name, _)| matches!(name.as_str(), "pk" | "sk")).map(owned).collect();
-        let items = self.batch_get(keys.iter().map(primary).collect(), "BatchGetItem tokens").await?;
-        items.into_iter().map(item::parse).collect()
-    }
-}
-
-fn owned((name, value): (&String, &AttributeValue)) -> (String, AttributeValue) {
-    (name.clone(), value.clone())
 }
 
 /// Whose token a key of the index is.

@@ -8,8 +8,8 @@ use aws_sdk_dynamodb::types::{
     ScalarAttributeType,
 };
 use domain::fault::PortFault;
-use table::{Table, TableLimiter};
-use testkit::{contract, contract_lake, contract_sockets, contract_tokens};
+use table::{Table, TableLimiter, TableMessages};
+use testkit::{contract, contract_chat, contract_lake, contract_sockets, contract_tokens};
 
 /// A table like the template's, in an endpoint of this test's own.
 async fn table() -> Table {
@@ -135,6 +135,24 @@ async fn keeps_the_contract_of_sources() {
 #[tokio::test]
 async fn keeps_the_contract_of_the_gate() {
     contract_lake::gate(&table().await).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_conversations() {
+    contract_chat::conversations(&table().await).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_messages() {
+    let table = table().await;
+    let [one, two, three] = [(); 3].map(|()| TableMessages::new(table.clone()));
+    contract_chat::messages(&table, &[&one, &two, &three]).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_reading() {
+    let table = table().await;
+    contract_chat::reading(&table, &TableMessages::new(table.clone())).await;
 }
 
 #[tokio::test]

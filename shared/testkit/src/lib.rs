@@ -9,12 +9,14 @@
 
 mod clock;
 pub mod contract;
+pub mod contract_chat;
 pub mod contract_lake;
 pub mod contract_sockets;
 pub mod contract_tokens;
 pub mod delivery;
 mod memory;
 mod memory_auth;
+mod memory_chat;
 mod memory_lake;
 mod memory_sockets;
 mod memory_tokens;
@@ -24,6 +26,7 @@ mod vendor;
 pub use clock::{CountingIds, ManualClock};
 pub use memory::{EarlierSealer, MemoryBus, MemoryLimiter, MemoryQueue, MemoryTable, PlainSealer};
 pub use memory_auth::{MemoryAuth, MemoryTokens, PlainRefreshSeal};
+pub use memory_chat::MemoryChat;
 pub use memory_lake::{MemoryGate, MemoryIntakes, MemorySources};
 pub use memory_sockets::{MemoryPushQueue, MemoryRoom, MemorySockets};
 pub use vendor::MemoryVendor;

@@ -2,7 +2,10 @@
 
 use domain::access::Scope;
 use domain::app::{App, AppKind, AppSecrets, AppStatus, Brand};
-use domain::id::{AppId, ClientId, EventId, FamilyId, OpenId, SessionId, TenantId, UserId};
+use domain::chat::{Conversation, ConversationKind, Draft, NewConversation, Payload, Priority};
+use domain::id::{
+    AppId, ChatMessageId, ClientId, ConversationId, EventId, FamilyId, OpenId, SessionId, TenantId, UserId,
+};
 use domain::inbox::{Entry, EntryKind};
 use domain::lake::source::{Mapping, Source, SourceKey, SourceName};
 use domain::oauth::{Client, ClientSecret, FAMILY_LIFE, Family, SecretHash};
@@ -207,4 +210,45 @@ pub fn source(name: &str, hash: SecretHash) -> Source {
         updated_by: "ann".to_owned(),
         version: 1,
     }
+}
+
+#[must_use]
+pub fn user_id(id: &str) -> UserId {
+    UserId::parse(id).unwrap()
+}
+
+#[must_use]
+pub fn tenant_id() -> TenantId {
+    TenantId::parse("acme").unwrap()
+}
+
+#[must_use]
+pub fn conversation_id(n: u32) -> ConversationId {
+    ConversationId::parse(format!("00000000-0000-4000-8000-{n:012x}")).unwrap()
+}
+
+/// A conversation of these people, who are two or a group.
+#[must_use]
+pub fn conversation(n: u32, members: &[&str]) -> Conversation {
+    let kind = if members.len() == 2 { ConversationKind::Private } else { ConversationKind::Group };
+    let metadata = serde_json::Map::from_iter([("标题".to_owned(), "考勤 🕘".into())]);
+    let members: Vec<UserId> = members.iter().map(|id| user_id(id)).collect();
+    let first = members[0].clone();
+    NewConversation { kind, members, metadata, channels: Vec::new() }.open(conversation_id(n), tenant_id(), first, NOW)
+}
+
+/// A draft under the sender's `n`th name for a message.
+#[must_use]
+pub fn draft(conversation: &Conversation, from: &str, n: u32, text: &str) -> Draft {
+    let draft = Draft {
+        tenant_id: conversation.tenant_id.clone(),
+        conversation_id: conversation.conversation_id.clone(),
+        message_id: ChatMessageId::parse(format!("00000000-0000-4000-9000-{n:012x}")).unwrap(),
+        from: user_id(from),
+        payload: Payload::Text { text: text.to_owned() },
+        channels: None,
+        priority: Priority::Normal,
+        digest: String::new(),
+    };
+    Draft { digest: draft.wording(), ..draft }
 }

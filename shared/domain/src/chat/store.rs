@@ -22,7 +22,7 @@ pub trait Memberships: Send + Sync {
 pub enum Created {
     New,
     /// The same two people have one already.
-    Before(Conversation),
+    Before(Box<Conversation>),
 }
 
 /// A conversation that somebody is in, and how far they say they have read.
