@@ -88,6 +88,18 @@ const CALLS: [(&str, &[(&str, &str)]); 12] = [
         ],
     ),
     (
+        "ChatApiFunction",
+        &[
+            ("dynamodb:BatchGetItem", "ChatTable"),
+            ("dynamodb:GetItem", "ChatTable"),
+            ("dynamodb:PutItem", "ChatTable"),
+            ("dynamodb:Query", "ChatTable"),
+            ("dynamodb:UpdateItem", "ChatTable"),
+            ("kms:GetPublicKey", "SigningKey"),
+            ("sqs:SendMessage", "PushQueue"),
+        ],
+    ),
+    (
         "AuthTokenFunction",
         &[
             ("dynamodb:GetItem", "AuthTable"),
