@@ -4,6 +4,7 @@ mod aws;
 mod build;
 mod callback;
 mod case;
+mod cost;
 mod functions;
 mod process;
 mod report;
@@ -29,6 +30,14 @@ struct Arguments {
 enum Benchmark {
     /// CPU time to verify, decrypt and parse one card click
     Callback,
+    /// What a million of each thing costs, and how many cells a rate of messages needs
+    Cost {
+        #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+        messages_per_minute: u32,
+        /// Open sockets that a message goes to
+        #[arg(long, default_value_t = 2)]
+        recipients: u32,
+    },
     /// Init, memory, latency and size of each function, beside a hello-world in the same run
     Functions {
         /// Only these; all without one
@@ -52,6 +61,9 @@ async fn main() -> ExitCode {
             Some(cost) => Ok((cost.to_string(), cost.holds())),
             None => Err("the click is not accepted".to_owned()),
         },
+        Benchmark::Cost { messages_per_minute, recipients } => {
+            Ok((cost::Paper::of(messages_per_minute, recipients).to_string(), true))
+        }
         Benchmark::Functions { names, binaries, runs, events } => {
             match functions::measure(&Plan { names, binaries, runs, events }).await {
                 Ok(report) => Ok((report.to_string(), report.holds())),
