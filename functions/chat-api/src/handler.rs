@@ -312,7 +312,10 @@ fn item_view(joined: &Joined, user: &UserId) -> Value {
 }
 
 fn message_view(message: &Message, conversation: &Conversation, progress: &Progress, each: bool) -> Value {
-    let mut view = json!({
+    let others = conversation.members.iter().filter(|user| **user != message.from);
+    let status = |user: &UserId| json!({ "user_id": user, "status": progress.for_member(message.seq, user) });
+    let recipients = each.then(|| ("recipients".to_owned(), others.map(status).collect::<Value>()));
+    let view = json!({
         "message_id": message.message_id,
         "seq": message.seq,
         "from": message.from,
@@ -321,12 +324,10 @@ fn message_view(message: &Message, conversation: &Conversation, progress: &Progr
         "status": progress.status(message),
         "created_at": instant(message.created_at),
     });
-    if each {
-        let others = conversation.members.iter().filter(|user| **user != message.from);
-        let status = |user: &UserId| json!({ "user_id": user, "status": progress.for_member(message.seq, user) });
-        view["recipients"] = others.map(status).collect();
+    match view {
+        Value::Object(fields) => Value::Object(fields.into_iter().chain(recipients).collect()),
+        other => other,
     }
-    view
 }
 
 /// No file was ever uploaded.
