@@ -18,7 +18,7 @@ use delta_kernel::committer::FileSystemCommitter;
 use delta_kernel::engine::arrow_conversion::{TryFromArrow as _, TryFromKernel as _};
 use delta_kernel::engine::arrow_data::ArrowEngineData;
 use delta_kernel::object_store::DynObjectStore;
-use delta_kernel::schema::{DataType, StructField, StructType};
+use delta_kernel::schema::{DataType, MapType, StructField, StructType};
 use delta_kernel::snapshot::SnapshotRef;
 use delta_kernel::transaction::{CommitResult, Transaction, UpdateTableOperation};
 use delta_kernel::{Engine, FilteredEngineData, KernelError, KernelResult, Snapshot};
@@ -56,6 +56,13 @@ pub(crate) struct LogFile {
     pub(crate) modified_ms: i64,
     /// The statistics, as JSON.
     pub(crate) stats: String,
+}
+
+/// What a table's log says of files.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) files: HashMap<String, LogFile>,
+    pub(crate) removed: HashMap<String, i64>,
 }
 
 /// How a try to commit ended.
@@ -105,12 +112,34 @@ impl Kernel {
         refreshed.map_err(|fault| sorted("refreshing the table", fault))
     }
 
-    /// The files of the table.
-    pub(crate) fn live(&self, snapshot: &SnapshotRef) -> Result<Vec<LogFile>, LakeFault> {
-        let mut files = Vec::new();
-        self.scan(snapshot, |batch, selected| read_files(batch, selected, &mut files))
-            .map_err(|fault| sorted("listing the table's files", fault))?;
-        Ok(files)
+    /// The files of the table, and what was removed and is not forgotten, with the time in Unix milliseconds. One pass over the log.
+    pub(crate) fn state(&self, snapshot: &SnapshotRef) -> Result<State, LakeFault> {
+        self.read_state(snapshot).map_err(|fault| sorted("reading the table's log", fault))
+    }
+
+    fn read_state(&self, snapshot: &SnapshotRef) -> KernelResult<State> {
+        let partition = MapType::new(DataType::STRING, DataType::STRING, true);
+        let add = StructType::try_new([
+            StructField::nullable("path", DataType::STRING),
+            StructField::nullable("partitionValues", partition),
+            StructField::nullable("size", DataType::LONG),
+            StructField::nullable("modificationTime", DataType::LONG),
+            StructField::nullable("stats", DataType::STRING),
+        ])?;
+        let remove = StructType::try_new([
+            StructField::nullable("path", DataType::STRING),
+            StructField::nullable("deletionTimestamp", DataType::LONG),
+        ])?;
+        let actions = [StructField::nullable("add", add), StructField::nullable("remove", remove)];
+        let schema = Arc::new(StructType::try_new(actions)?);
+        let mut state = State::default();
+        for batch in snapshot.log_segment().read_actions(self.engine(), schema)? {
+            let batch = batch?;
+            let data = batch.actions().any_ref().downcast_ref::<ArrowEngineData>();
+            let data = data.ok_or_else(|| KernelError::EngineDataType("ArrowEngineData".to_owned()))?.record_batch();
+            state.take(data)?;
+        }
+        Ok(state)
     }
 
     fn scan(
@@ -126,35 +155,6 @@ impl Kernel {
             each(&batch, &selected)?;
         }
         Ok(())
-    }
-
-    /// What was removed and is not forgotten, with the time in Unix milliseconds.
-    pub(crate) fn tombstones(&self, snapshot: &SnapshotRef) -> Result<HashMap<String, i64>, LakeFault> {
-        self.read_tombstones(snapshot).map_err(|fault| sorted("reading what was removed", fault))
-    }
-
-    fn read_tombstones(&self, snapshot: &SnapshotRef) -> KernelResult<HashMap<String, i64>> {
-        let remove = StructType::try_new([
-            StructField::nullable("path", DataType::STRING),
-            StructField::nullable("deletionTimestamp", DataType::LONG),
-        ])?;
-        let schema = Arc::new(StructType::try_new([StructField::nullable("remove", remove)])?);
-        let mut tombstones = HashMap::new();
-        for batch in snapshot.log_segment().read_actions(self.engine(), schema)? {
-            let batch = batch?;
-            let Some(data) = batch.actions().any_ref().downcast_ref::<ArrowEngineData>() else { continue };
-            let removes = data.record_batch().column_by_name("remove").and_then(|column| column.as_struct_opt());
-            let Some(removes) = removes else { continue };
-            let (Some(paths), Some(times)) = (text(removes, "path"), long(removes, "deletionTimestamp")) else {
-                continue;
-            };
-            for row in (0..removes.len()).filter(|row| removes.is_valid(*row) && paths.is_valid(*row)) {
-                // The newest comes first.
-                let at = if times.is_valid(row) { times.value(row) } else { 0 };
-                tombstones.entry(paths.value(row).to_owned()).or_insert(at);
-            }
-        }
-        Ok(tombstones)
     }
 
     /// Adds files.
@@ -304,31 +304,49 @@ fn long<'a>(columns: &'a StructArray, name: &str) -> Option<&'a Int64Array> {
     columns.column_by_name(name)?.as_primitive_opt::<Int64Type>()
 }
 
-/// The selected rows of what a scan tells of files.
-fn read_files(batch: &RecordBatch, selected: &[bool], files: &mut Vec<LogFile>) -> KernelResult<()> {
-    let columns = StructArray::from(batch.clone());
-    let missing = |name: &str| KernelError::MissingColumn(name.to_owned());
-    let paths = text(&columns, "path").ok_or_else(|| missing("path"))?;
-    let sizes = long(&columns, "size").ok_or_else(|| missing("size"))?;
-    let times = long(&columns, "modificationTime").ok_or_else(|| missing("modificationTime"))?;
-    let stats = text(&columns, "stats").ok_or_else(|| missing("stats"))?;
-    let constants = columns.column_by_name("fileConstantValues").and_then(|column| column.as_struct_opt());
-    let partitions = constants.and_then(|constants| constants.column_by_name("partitionValues"));
-    let partitions = partitions.and_then(|column| column.as_map_opt()).ok_or_else(|| missing("partitionValues"))?;
-    for row in selected.iter().enumerate().filter_map(|(row, live)| live.then_some(row)) {
-        let entries = partitions.value(row);
-        let names = entries.column(0).as_string_opt::<i32>().ok_or_else(|| missing("partitionValues.key"))?;
-        let values = entries.column(1).as_string_opt::<i32>().ok_or_else(|| missing("partitionValues.value"))?;
-        let pairs = (0..entries.len()).filter(|at| values.is_valid(*at));
-        files.push(LogFile {
-            path: paths.value(row).to_owned(),
-            partition: pairs.map(|at| (names.value(at).to_owned(), values.value(at).to_owned())).collect(),
-            bytes: u64::try_from(sizes.value(row)).unwrap_or_default(),
-            modified_ms: times.value(row),
-            stats: if stats.is_valid(row) { stats.value(row).to_owned() } else { "{}".to_owned() },
-        });
+impl State {
+    /// Takes in a batch of actions. The newest batch comes first, and what it says of a file is true.
+    fn take(&mut self, batch: &RecordBatch) -> KernelResult<()> {
+        let missing = |name: &str| KernelError::MissingColumn(name.to_owned());
+        let column = |name: &str| batch.column_by_name(name).and_then(|column| column.as_struct_opt());
+        let (adds, removes) =
+            (column("add").ok_or_else(|| missing("add"))?, column("remove").ok_or_else(|| missing("remove"))?);
+        let removed = text(removes, "path").ok_or_else(|| missing("remove.path"))?;
+        let times = long(removes, "deletionTimestamp").ok_or_else(|| missing("remove.deletionTimestamp"))?;
+        let added = text(adds, "path").ok_or_else(|| missing("add.path"))?;
+        for row in 0..batch.num_rows() {
+            if removes.is_valid(row) && removed.is_valid(row) {
+                let path = removed.value(row);
+                if !self.files.contains_key(path) {
+                    let at = if times.is_valid(row) { times.value(row) } else { 0 };
+                    self.removed.entry(path.to_owned()).or_insert(at);
+                }
+            }
+            if adds.is_valid(row) && added.is_valid(row) {
+                let path = added.value(row);
+                if !self.files.contains_key(path) && !self.removed.contains_key(path) {
+                    let file = read_file(adds, row).ok_or_else(|| missing("add"))?;
+                    self.files.insert(path.to_owned(), file);
+                }
+            }
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// An `add` action; `None` if a column of it is not there.
+fn read_file(adds: &StructArray, row: usize) -> Option<LogFile> {
+    let values = adds.column_by_name("partitionValues")?.as_map_opt()?.value(row);
+    let (names, texts) = (values.column(0).as_string_opt::<i32>()?, values.column(1).as_string_opt::<i32>()?);
+    let pairs = (0..values.len()).filter(|at| texts.is_valid(*at));
+    let stats = text(adds, "stats")?;
+    Some(LogFile {
+        path: text(adds, "path")?.value(row).to_owned(),
+        partition: pairs.map(|at| (names.value(at).to_owned(), texts.value(at).to_owned())).collect(),
+        bytes: u64::try_from(long(adds, "size")?.value(row)).ok()?,
+        modified_ms: long(adds, "modificationTime")?.value(row),
+        stats: if stats.is_valid(row) { stats.value(row).to_owned() } else { "{}".to_owned() },
+    })
 }
 
 /// Files as the kernel takes them: a row each. Their statistics pass through as they are, instants as text, so that nothing is rounded.

@@ -142,9 +142,6 @@ impl std::fmt::Debug for Maintenance {
     }
 }
 
-/// The most bytes that one merge takes in: they are on this machine's disk, and what becomes of them too.
-const MERGE_BYTES: u64 = 4 * compaction::MAX_FILE_BYTES;
-
 /// How many bytes of a file are merged and compressed in a second, at least: what a run begins, it is to finish.
 const SEAL_BYTES_PER_SEC: u64 = 4_000_000;
 const ARCHIVE_BYTES_PER_SEC: u64 = 400_000;
@@ -378,10 +375,11 @@ fn to_seal(files: Vec<DataFile>) -> Vec<DataFile> {
     inputs
         .into_iter()
         .take_while(|file| {
-            let fits = bytes == 0 || bytes + file.bytes <= MERGE_BYTES;
+            let fits = bytes == 0 || bytes + file.bytes <= compaction::MAX_INPUT_BYTES;
             bytes += file.bytes;
             fits
         })
+        .take(compaction::MAX_INPUTS)
         .collect()
 }
 

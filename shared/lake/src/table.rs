@@ -85,12 +85,10 @@ impl Live {
 
 impl Known {
     fn new(kernel: &Kernel, snapshot: SnapshotRef) -> Result<Self, LakeFault> {
-        let (live, gone) = (kernel.live(&snapshot)?, kernel.tombstones(&snapshot)?);
-        let batches = gone.keys().filter_map(|path| batch_of(path)).map(str::to_owned).collect();
-        let mut known = Self { snapshot, files: BTreeMap::new(), gone, batches };
-        for file in &live {
-            known.add(file);
-        }
+        let state = kernel.state(&snapshot)?;
+        let batches = state.removed.keys().filter_map(|path| batch_of(path)).map(str::to_owned).collect();
+        let mut known = Self { snapshot, files: BTreeMap::new(), gone: state.removed, batches };
+        state.files.values().for_each(|file| known.add(file));
         Ok(known)
     }
 
@@ -104,9 +102,21 @@ impl Known {
         self.files.insert(file.path.clone(), Live::new(file));
     }
 
-    fn remove(&mut self, path: &str, at_ms: i64) {
-        self.files.remove(path);
-        self.gone.insert(path.to_owned(), at_ms);
+    fn apply(&mut self, action: Action) {
+        if let Some(add) = action.add {
+            let values = add.partition_values.into_iter();
+            self.add(&LogFile {
+                path: add.path,
+                partition: values.filter_map(|(name, value)| Some((name, value?))).collect(),
+                bytes: add.size,
+                modified_ms: add.modification_time,
+                stats: add.stats.unwrap_or_else(|| "{}".to_owned()),
+            });
+        }
+        if let Some(remove) = action.remove {
+            self.files.remove(&remove.path);
+            self.gone.insert(remove.path, remove.deletion_timestamp.unwrap_or_default());
+        }
     }
 
     /// The file as people may have it; `None` if its folder is not one of our days.
@@ -190,14 +200,7 @@ impl Table {
     /// The table's files at a version that is not the present one.
     pub(crate) async fn files_at(&self, version: u64) -> Result<Vec<DataFile>, LakeFault> {
         let (kernel, url) = (self.kernel.clone(), self.url.clone());
-        let known = self.runtime.blocking(move || {
-            let snapshot = kernel.load_at(&url, version)?;
-            let mut known = Known { snapshot, files: BTreeMap::new(), gone: HashMap::new(), batches: HashSet::new() };
-            for file in kernel.live(&known.snapshot)? {
-                known.add(&file);
-            }
-            Ok(known)
-        });
+        let known = self.runtime.blocking(move || Known::new(&kernel, kernel.load_at(&url, version)?));
         let known = known.await??;
         Ok(known.files.keys().filter_map(|path| known.data_file(path)).collect())
     }
@@ -215,53 +218,40 @@ impl Session {
         &self.table.kernel
     }
 
-    /// What the log says now; `None` if there is no table. One request if nothing is new.
+    /// What the log says now; `None` if there is no table. One request if nothing is new. If it fails, what was known is known.
     pub(crate) fn refresh(&mut self) -> Result<Option<&mut Known>, LakeFault> {
-        let kernel = self.table.kernel.clone();
-        let refreshed = match self.known.take() {
-            None => None,
-            Some(known) => self.advanced(known)?,
-        };
-        *self.known = match refreshed {
-            Some(known) => Some(known),
-            None => kernel.load(&self.table.url)?.map(|snapshot| Known::new(&kernel, snapshot)).transpose()?,
-        };
+        let news = self.known.as_ref().map(|known| self.news(known)).transpose()?.flatten();
+        match (self.known.as_mut(), news) {
+            (Some(known), Some((snapshot, actions))) => {
+                actions.into_iter().for_each(|action| known.apply(action));
+                known.snapshot = snapshot;
+            }
+            _ => {
+                let kernel = &self.table.kernel;
+                let loaded = kernel.load(&self.table.url)?;
+                *self.known = loaded.map(|snapshot| Known::new(kernel, snapshot)).transpose()?;
+            }
+        }
         Ok(self.known.as_mut())
     }
 
-    /// What was known, brought up to date by the commits since; `None` if they are not all there any more.
-    fn advanced(&self, mut known: Known) -> Result<Option<Known>, LakeFault> {
+    /// What was committed since; `None` if that is not all there any more.
+    fn news(&self, known: &Known) -> Result<Option<(SnapshotRef, Vec<Action>)>, LakeFault> {
         let snapshot = match self.table.kernel.refresh(&known.snapshot) {
             Ok(snapshot) => snapshot,
             Err(fault) if fault.remedy() == Remedy::Retry => return Err(fault),
             // What it was based on is gone.
             Err(_) => return Ok(None),
         };
-        let new = known.version() + 1..=snapshot.version();
-        let read = new.map(|version| self.commit(version));
+        let versions = known.version() + 1..=snapshot.version();
+        let read = versions.map(|version| self.commit(version));
         let commits = self.table.runtime.handle().block_on(try_join_all(read))?;
-        for commit in commits {
-            let Some(commit) = commit else { return Ok(None) };
-            for line in commit.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let action: Action =
-                    serde_json::from_slice(line).map_err(|fault| LakeFault::broken("reading a commit", fault))?;
-                if let Some(add) = action.add {
-                    let values = add.partition_values.into_iter();
-                    known.add(&LogFile {
-                        path: add.path,
-                        partition: values.filter_map(|(name, value)| Some((name, value?))).collect(),
-                        bytes: add.size,
-                        modified_ms: add.modification_time,
-                        stats: add.stats.unwrap_or_else(|| "{}".to_owned()),
-                    });
-                }
-                if let Some(remove) = action.remove {
-                    known.remove(&remove.path, remove.deletion_timestamp.unwrap_or_default());
-                }
-            }
-        }
-        known.snapshot = snapshot;
-        Ok(Some(known))
+        let Some(commits) = commits.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let lines = commits.iter().flat_map(|commit| commit.split(|byte| *byte == b'\n'));
+        let actions = lines.filter(|line| !line.is_empty()).map(serde_json::from_slice);
+        let actions =
+            actions.collect::<Result<_, _>>().map_err(|fault| LakeFault::broken("reading a commit", fault))?;
+        Ok(Some((snapshot, actions)))
     }
 
     async fn commit(&self, version: u64) -> Result<Option<Bytes>, LakeFault> {
