@@ -1,6 +1,6 @@
 //! JSON values that waver: what a column takes from each.
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -22,6 +22,7 @@ pub(crate) enum Shape<'a> {
 }
 
 impl<'a> Shape<'a> {
+    #[inline]
     pub(crate) fn of(value: &'a RawValue) -> Self {
         let json = value.get();
         match json.as_bytes().first() {
@@ -35,20 +36,26 @@ impl<'a> Shape<'a> {
     }
 
     /// WeChat wraps some texts in an object: `{"string": "text"}`, and `{}` for none. What is wrapped, if this is a wrapper.
+    #[inline]
     pub(crate) fn unwrapped(self) -> Self {
+        match self {
+            Self::Nested(json) if json.starts_with('{') => self.wrapped(json),
+            _ => self,
+        }
+    }
+
+    #[cold]
+    fn wrapped(self, json: &'a str) -> Self {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Wrapper<'a> {
             #[serde(borrow)]
             string: Option<&'a RawValue>,
         }
-        match self {
-            Self::Nested(json) if json.starts_with('{') => match serde_json::from_str::<Wrapper<'a>>(json) {
-                Ok(Wrapper { string: Some(string) }) => Self::of(string),
-                Ok(Wrapper { string: None }) => Self::Null,
-                Err(_) => self,
-            },
-            _ => self,
+        match serde_json::from_str::<Wrapper<'a>>(json) {
+            Ok(Wrapper { string: Some(string) }) => Self::of(string),
+            Ok(Wrapper { string: None }) => Self::Null,
+            Err(_) => self,
         }
     }
 
@@ -130,15 +137,17 @@ fn whole(number: &str) -> Option<i64> {
 
 /// Appends a JSON text's characters, given what is between its quotes. Half of a surrogate pair, which is what a cut emoji leaves, is U+FFFD.
 pub(crate) fn unescape(escaped: &str, text: &mut String) {
-    let mut rest = escaped;
-    while let Some(at) = memchr(b'\\', rest.as_bytes()) {
-        let (plain, escape) = rest.split_at(at);
-        text.push_str(plain);
-        let (character, length) = escape_at(escape);
-        text.push(character);
-        rest = escape.get(length..).unwrap_or_default();
+    let mut from = 0;
+    for at in memchr_iter(b'\\', escaped.as_bytes()) {
+        // A backslash that an escape before it took is none.
+        if let Some(plain) = escaped.get(from..at) {
+            let (character, length) = escape_at(escaped.get(at..).unwrap_or_default());
+            text.push_str(plain);
+            text.push(character);
+            from = at + length;
+        }
     }
-    text.push_str(rest);
+    text.push_str(escaped.get(from..).unwrap_or_default());
 }
 
 /// Appends JSON as it is written, but for halves of surrogate pairs: many parsers refuse a document that holds one.
@@ -163,6 +172,7 @@ pub(crate) fn push_json(json: &str, text: &mut String) {
 }
 
 /// The character that an escape stands for, and how many bytes it takes.
+#[inline]
 fn escape_at(escape: &str) -> (char, usize) {
     let unit = |at: usize| escape.get(at..at + 4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
     match escape.as_bytes().get(1) {
