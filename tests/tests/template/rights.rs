@@ -10,7 +10,7 @@ use crate::mutant::Mutant;
 use crate::read::{FUNCTION, listed, of_type, target};
 
 /// What each function's adapters call, and on which resource. What Lambda itself needs for mappings and logs, SAM adds.
-const CALLS: [(&str, &[(&str, &str)]); 12] = [
+const CALLS: &[(&str, &[(&str, &str)])] = &[
     (
         "LarkCallbackFunction",
         &[
