@@ -12,6 +12,7 @@ use domain::fault::{Fault, PortFault, Remedy, chain};
 use domain::lake::batch::{BatchId, BatchJob, BatchQueue, Gate, RAW_PREFIX};
 use domain::lake::compaction::{self, CompactJob, CompactQueue};
 use domain::lake::{Kind, Partition, retention};
+use futures_util::future::try_join_all;
 use lake_rows::Level;
 use serde::{Deserialize, Serialize};
 use time::{Date, Duration, OffsetDateTime};
@@ -142,6 +143,13 @@ impl std::fmt::Debug for Maintenance {
     }
 }
 
+/// How many batches are asked about at once.
+const AT_ONCE: usize = 16;
+
+/// A raw object lies under the day on which its first event came. That event may have waited for as long as queues keep anything before the
+/// object was written.
+const OLDEST_RAW: Duration = Duration::days(retention::RAW_AT_MOST.whole_days() + retention::INBOX.whole_days());
+
 /// How many bytes of a file are merged and compressed in a second, at least: what a run begins, it is to finish.
 const SEAL_BYTES_PER_SEC: u64 = 4_000_000;
 const ARCHIVE_BYTES_PER_SEC: u64 = 400_000;
@@ -264,59 +272,64 @@ impl Run<'_> {
         self.lake().merge(merge, inputs, &scratch.0).await
     }
 
-    /// The raw objects of the days from `oldest` to `youngest`, in days before now.
-    async fn raw_objects(&self, oldest: Duration, youngest: Duration) -> Result<Vec<ObjectInfo>, LakeFault> {
-        let mut objects = Vec::new();
-        let mut day = Some((self.now - oldest).date());
-        let last: Date = (self.now - youngest).date();
-        while let Some(date) = day.filter(|date| *date <= last) {
-            objects.extend(self.lake().list_objects(&format!("{RAW_PREFIX}dt={date}")).await?);
-            day = date.next_day();
+    /// The days, newest first, under which raw objects of this age or older lie.
+    fn raw_days(&self, youngest: Duration) -> impl DoubleEndedIterator<Item = Date> + use<> {
+        let (newest, oldest) = (self.now - youngest, OLDEST_RAW.whole_days() - youngest.whole_days());
+        (0..=oldest).map(move |days| (newest - Duration::days(days)).date())
+    }
+
+    /// Of a day's raw objects those that are older than `age`, each with its batch and whether that is settled. `None` if there is no time left.
+    async fn raw_objects(
+        &mut self,
+        day: Date,
+        age: Duration,
+        as_of: OffsetDateTime,
+    ) -> Result<Option<Vec<(ObjectInfo, BatchId, bool)>>, MaintainFault> {
+        let objects = self.lake().list_objects(&format!("{RAW_PREFIX}dt={day}")).await?;
+        let old = objects.into_iter().filter(|object| object.modified_at < as_of - age);
+        let named: Vec<_> = old.filter_map(|object| Some((BatchId::of_raw(&object.key).ok()?, object))).collect();
+        let mut told = Vec::with_capacity(named.len());
+        for chunk in named.chunks(AT_ONCE) {
+            if !self.has_time(Duration::ZERO, false) {
+                return Ok(None);
+            }
+            let settled = try_join_all(chunk.iter().map(|(batch, _)| self.work.gate.is_settled(batch))).await?;
+            let objects = chunk.iter().cloned().zip(settled);
+            told.extend(objects.map(|((batch, object), settled)| (object, batch, settled)));
         }
-        Ok(objects)
+        Ok(Some(told))
     }
 
     async fn expire_raw(&mut self) -> Result<Objects, MaintainFault> {
         let as_of = self.as_of().await?;
         let mut expired = Objects::default();
-        for object in self.raw_objects(retention::RAW_AT_MOST + Duration::DAY, retention::RAW).await? {
-            let Ok(batch) = BatchId::of_raw(&object.key) else { continue };
-            if object.modified_at >= as_of - retention::RAW {
-                continue;
+        for day in self.raw_days(retention::RAW).rev() {
+            let Some(objects) = self.raw_objects(day, retention::RAW, as_of).await? else { break };
+            let of_day = objects.into_iter().filter(|(_, _, settled)| *settled).map(|(object, _, _)| object);
+            let of_day: Vec<ObjectInfo> = of_day.collect();
+            let keys: Vec<_> = of_day.iter().map(|object| object.key.clone()).collect();
+            if !self.dry_run {
+                self.lake().delete_objects(&keys).await?;
             }
-            if !self.has_time(Duration::ZERO, expired.keys.is_empty()) {
-                break;
-            }
-            if self.work.gate.is_settled(&batch).await? {
-                expired.bytes += object.bytes;
-                expired.keys.push(object.key);
-            }
-        }
-        if !self.dry_run {
-            self.lake().delete_objects(&expired.keys).await?;
+            expired.bytes += of_day.iter().map(|object| object.bytes).sum::<u64>();
+            expired.keys.extend(keys);
         }
         Ok(expired)
     }
 
+    /// Newest first: what was left behind yesterday is found today, however much there is.
     async fn reconcile(&mut self) -> Result<Vec<BatchId>, MaintainFault> {
         let as_of = self.as_of().await?;
         let mut lost = Vec::new();
-        for object in self.raw_objects(retention::RAW_AT_MOST, retention::RECONCILE_AFTER).await? {
-            let Ok(batch) = BatchId::of_raw(&object.key) else { continue };
-            if object.modified_at >= as_of - retention::RECONCILE_AFTER {
-                continue;
+        for day in self.raw_days(retention::RECONCILE_AFTER) {
+            let Some(objects) = self.raw_objects(day, retention::RECONCILE_AFTER, as_of).await? else { break };
+            for (_, batch, _) in objects.into_iter().filter(|(_, _, settled)| !*settled) {
+                tracing::error!(lake.batch = %batch, "A raw object is in no table: `{batch}`");
+                if !self.dry_run {
+                    self.work.batches.ask_again(&BatchJob { batch: batch.clone() }).await?;
+                }
+                lost.push(batch);
             }
-            if !self.has_time(Duration::ZERO, lost.is_empty()) {
-                break;
-            }
-            if self.work.gate.is_settled(&batch).await? {
-                continue;
-            }
-            tracing::error!(lake.batch = %batch, "A raw object is in no table: `{batch}`");
-            if !self.dry_run {
-                self.work.batches.ask_again(&BatchJob { batch: batch.clone() }).await?;
-            }
-            lost.push(batch);
         }
         Ok(lost)
     }
