@@ -2,5 +2,12 @@
 
 #[expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "what does not run ends the test")]
 pub mod bundle;
+#[expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what is not as described ends the test"
+)]
+pub mod description;
 pub mod workspace;
 pub mod yaml;

@@ -5,6 +5,7 @@
 use reqwest::{Client, Method, Response, redirect};
 use serde_json::{Value, json};
 use skylark_tests::bundle::{Bundle, until};
+use skylark_tests::description;
 
 const HELLO: &str = "{\"text\":\"你好 🙂\"}";
 
@@ -46,11 +47,19 @@ impl<'b> Service<'b> {
     }
 
     async fn get_as(&self, path: &str, name: &str) -> (u16, Value) {
-        read(self.send(Method::GET, path, name, None).await).await
+        self.answer(Method::GET, path, name, None).await
     }
 
     async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        read(self.send(Method::POST, path, "tenant", Some(body)).await).await
+        self.answer(Method::POST, path, "tenant", Some(body)).await
+    }
+
+    /// An answer that is as `/openapi.json` describes it.
+    async fn answer(&self, method: Method, path: &str, name: &str, body: Option<&Value>) -> (u16, Value) {
+        let (status, answer) = read(self.send(method.clone(), path, name, body).await).await;
+        let path = format!("/v1/lark/{}/{path}", self.bundle.setting("/lark/app_id"));
+        description::check(method.as_str(), &path, status, &answer);
+        (status, answer)
     }
 
     async fn sandbox(&self, path: &str, body: &Value) -> Value {
@@ -123,10 +132,10 @@ async fn a_service_asks_a_person_by_card_and_then_acts_for_them() {
     assert_eq!(sent["data"]["message_id"], again["data"]["message_id"], "the vendor knows the key");
     let path = format!("open-apis/im/v1/messages/{}", text(&sent["data"]["message_id"]));
     let edited = json!({ "msg_type": "text", "content": "{\"text\":\"again\"}" });
-    assert_eq!(read(service.send(Method::PUT, &path, "tenant", Some(&edited)).await).await.0, 200);
-    assert_eq!(read(service.send(Method::DELETE, &path, "tenant", None).await).await.0, 200);
+    assert_eq!(service.answer(Method::PUT, &path, "tenant", Some(&edited)).await.0, 200);
+    assert_eq!(service.answer(Method::DELETE, &path, "tenant", None).await.0, 200);
 
-    let (status, token) = read(service.send(Method::DELETE, "users/ou_ann/token", "tenant", None).await).await;
+    let (status, token) = service.answer(Method::DELETE, "users/ou_ann/token", "tenant", None).await;
     assert_eq!((status, text(&token["status"])), (200, "authorization_required"));
 
     let log = std::fs::read_to_string(bundle.folder().join("logs/skylark-LarkApiFunction.log")).unwrap();

@@ -15,6 +15,7 @@ use reqwest::{Client, Response};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use skylark_tests::bundle::Bundle;
+use skylark_tests::description;
 use time::Duration;
 use vault::{AccessTokens, SigningKeyFiles};
 
@@ -70,14 +71,19 @@ impl<'b> Api<'b> {
     }
 
     async fn get(&self, path: &str) -> Value {
-        self.http.get(format!("{}{path}", self.base)).send().await.unwrap().json().await.unwrap()
+        let response = self.http.get(format!("{}{path}", self.base)).send().await.unwrap();
+        let (status, body) = (response.status().as_u16(), response.json().await.unwrap());
+        description::check("GET", path, status, &body);
+        body
     }
 
     async fn post(&self, path: &str, account: Option<&Account>, form: &[(&str, &str)]) -> (u16, Value) {
         let response = self.send(path, account, form).await;
         assert_eq!(response.headers()["cache-control"], "no-store", "{path}");
         assert!(response.headers().contains_key("x-request-id"), "{path}");
-        (response.status().as_u16(), response.json().await.unwrap())
+        let (status, body) = (response.status().as_u16(), response.json().await.unwrap());
+        description::check("POST", path, status, &body);
+        (status, body)
     }
 
     async fn send(&self, path: &str, account: Option<&Account>, form: &[(&str, &str)]) -> Response {
@@ -98,7 +104,9 @@ impl<'b> Api<'b> {
     async fn refresh(&self, token: &str) -> (u16, Value) {
         let request = self.http.post(format!("{}/auth/refresh", self.base)).json(&json!({ "refresh_token": token }));
         let response = request.send().await.unwrap();
-        (response.status().as_u16(), response.json().await.unwrap())
+        let (status, body) = (response.status().as_u16(), response.json().await.unwrap());
+        description::check("POST", "/auth/refresh", status, &body);
+        (status, body)
     }
 
     async fn is_active(&self, account: &Account, token: &str) -> bool {

@@ -1,4 +1,4 @@
-//! `GET /health` and `GET /ready`.
+//! `GET /health`, `GET /ready` and `GET /openapi.json`.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use domain::fault::{PortFault, chain};
 use futures_util::future::join;
-use lambda_kit::http::{Request, Response, StatusCode, json};
+use lambda_kit::http::{Request, Response, StatusCode, header, json, json_text};
 use queue::SqsWorkQueue;
 use serde_json::{Value, json};
 use table::Table;
@@ -16,14 +16,25 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// `/health` answers if the function runs at all; `/ready` is 503 unless every dependency answers in time.
 pub(crate) async fn check(table: &Table, work: &SqsWorkQueue, request: Request) -> Result<Response, Infallible> {
-    if request.uri().path().ends_with("/health") {
-        return Ok(json(StatusCode::OK, &json!({ "status": "ok" })));
+    match request.uri().path().rsplit('/').next().unwrap_or_default() {
+        "health" => Ok(json(StatusCode::OK, &json!({ "status": "ok" }))),
+        "openapi.json" => Ok(description()),
+        _ => Ok(readiness(table, work).await),
     }
+}
+
+fn description() -> Response {
+    let mut response = json_text(StatusCode::OK, openapi::DOCUMENT.to_owned());
+    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("public, max-age=300"));
+    response
+}
+
+async fn readiness(table: &Table, work: &SqsWorkQueue) -> Response {
     let (table, queue) = join(probe("table", table.probe()), probe("work_queue", work.probe())).await;
     let ready = [&table, &queue].iter().all(|state| state["status"] == "ok");
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = if ready { "ready" } else { "unavailable" };
-    Ok(json(status, &json!({ "status": word, "dependencies": { "table": table, "work_queue": queue } })))
+    json(status, &json!({ "status": word, "dependencies": { "table": table, "work_queue": queue } }))
 }
 
 async fn probe(name: &str, answer: impl Future<Output = Result<(), PortFault>>) -> Value {

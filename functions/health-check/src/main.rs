@@ -1,4 +1,4 @@
-//! Liveness, and readiness with each dependency and its latency.
+//! Liveness, readiness with each dependency and its latency, and the description of the API.
 
 mod config;
 mod handler;

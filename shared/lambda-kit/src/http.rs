@@ -49,7 +49,12 @@ fn finish<E: Fault>(result: Result<Response, E>, request_id: &str) -> Response {
 /// A JSON answer.
 #[must_use]
 pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    let text = serde_json::to_string(body).unwrap_or_else(|_| "{}".to_owned());
+    json_text(status, serde_json::to_string(body).unwrap_or_else(|_| "{}".to_owned()))
+}
+
+/// An answer whose JSON is written already.
+#[must_use]
+pub fn json_text(status: StatusCode, text: String) -> Response {
     with_type(status, "application/json", text)
 }
 
