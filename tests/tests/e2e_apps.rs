@@ -188,7 +188,8 @@ const ALL: [&str; 9] =
 async fn an_app_is_added_shown_changed_disabled_enabled_and_deleted() {
     let world = World::new();
     let base = world.bundle.setting("/http").to_owned();
-    let added = world.add("cli_life", &["--operator-chat", "oc_operators"]);
+    let page = "https://example.com/privacy";
+    let added = world.add("cli_life", &["--operator-chat", "oc_operators", "--privacy-url", page]);
     let urls = (format!("{base}/lark/cli_life/callback"), format!("{base}/lark/oauth/callback"));
     for (field, value) in [
         ("name", json!("考勤 🕘")),
@@ -196,6 +197,7 @@ async fn an_app_is_added_shown_changed_disabled_enabled_and_deleted() {
         ("brand", json!("feishu")),
         ("status", json!("enabled")),
         ("operator_chat", json!("oc_operators")),
+        ("privacy_url", json!(page)),
         ("callback_url", json!(urls.0)),
         ("redirect_url", json!(urls.1)),
         ("created_by", json!("ann")),
@@ -231,7 +233,10 @@ async fn an_app_is_added_shown_changed_disabled_enabled_and_deleted() {
     assert!(table.lines().any(|line| line.starts_with("cli_life ") && line.ends_with("考勤 🕘")), "{table}");
 
     let update = ["app", "update", "cli_life", "--name", "周报 📅", "--brand", "lark", "--no-operator-chat"];
-    let updated = world.skylark(&[&update[..], &["--json", "--as", "bob"]].concat()).json();
+    let updated = world.skylark(&[&update[..], &["--no-privacy-url", "--json", "--as", "bob"]].concat()).json();
+    assert_eq!(updated["privacy_url"], Value::Null);
+    let script = world.skylark(&["app", "update", "cli_life", "--privacy-url", "javascript:alert(1)"]);
+    assert!(script.code == 1 && script.err.contains("`privacy_url`"), "{script:?}");
     assert_eq!((&updated["name"], &updated["brand"]), (&json!("周报 📅"), &json!("lark")));
     assert_eq!((&updated["operator_chat"], &updated["version"]), (&Value::Null, &json!(2)));
     assert_eq!((&updated["created_by"], &updated["updated_by"]), (&json!("ann"), &json!("bob")));

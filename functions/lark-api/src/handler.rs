@@ -674,6 +674,7 @@ mod tests {
     use super::*;
 
     const REDIRECT: &str = "http://127.0.0.1:9/back";
+    const PRIVACY: &str = "https://app.example/privacy";
     const USER_INFO: &str = "open-apis/authen/v1/user_info";
     const SEND: &str = "open-apis/im/v1/messages?receive_id_type=open_id";
 
@@ -704,7 +705,8 @@ mod tests {
         sandbox.put_app(lark_sandbox::AppSpec { app, verify: false }).await.unwrap();
 
         let (table, sealer) = (Arc::<MemoryTable>::default(), Arc::new(PlainSealer));
-        table.put(&sample::openable_app("cli_a").await).await.unwrap();
+        let privacy_url = Some(PRIVACY.parse().unwrap());
+        table.put(&App { privacy_url, ..sample::openable_app("cli_a").await }).await.unwrap();
         let disabled = App { status: AppStatus::Disabled, ..sample::openable_app("cli_off").await };
         table.put(&disabled).await.unwrap();
         let (queue, clock) = (Arc::<MemoryQueue>::default(), Arc::<ManualClock>::default());
@@ -856,6 +858,20 @@ mod tests {
         assert_eq!(session["scopes"], json!(["im:message", "offline_access"]));
         world.clock.advance(time::Duration::minutes(10));
         assert_eq!(world.get(&format!("cli_a/sessions/{session_id}")).await.2["status"], "expired", "before any sweep");
+    }
+
+    #[tokio::test]
+    async fn a_detailed_card_links_to_the_privacy_page_and_a_concise_one_does_not() {
+        let world = world().await;
+        for detailed in [true, false] {
+            let mut asked = card();
+            asked["include_detailed_description"] = detailed.into();
+            let Told(status, _, body) = world.post("cli_a/auth-cards", &asked).await;
+            assert_eq!(status, 202, "{body}");
+            let sent = world.cards().await.into_iter().find(|sent| body["message_id"] == sent.message_id).unwrap();
+            let shown = sent.card.unwrap().to_string();
+            assert_eq!(shown.contains(PRIVACY), detailed, "{shown}");
+        }
     }
 
     #[tokio::test]

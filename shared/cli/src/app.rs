@@ -36,7 +36,7 @@ pub(crate) enum AppCommand {
     },
     /// Show one app, its secrets masked.
     #[command(after_help = "Examples:\n  skylark app show cli_a1b2c3\n  skylark app show cli_a1b2c3 --json\n\n\
-        JSON: {app_id, name, kind, brand, status, operator_chat, callback_url, redirect_url, created_at, created_by, updated_at,\n\
+        JSON: {app_id, name, kind, brand, status, operator_chat, privacy_url, callback_url, redirect_url, created_at, created_by, updated_at,\n\
         updated_by, version, secrets: {app_secret, encrypt_key, verification_token}}; what is not set is null.")]
     Show {
         #[command(flatten)]
@@ -44,7 +44,7 @@ pub(crate) enum AppCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Change an app's name, brand, secrets or operator chat; what is not named stays.
+    /// Change an app's name, brand, secrets, operator chat or privacy page; what is not named stays.
     #[command(after_help = UPDATE_HELP)]
     Update(UpdateArgs),
     /// Forget an app. What is stored of its sessions and tokens cannot be used any more; clean-up removes it.
@@ -82,7 +82,7 @@ A secret given as `-` is read from stdin, one line each, in the order app secret
 JSON: as `skylark app list` prints an app.";
 
 const UPDATE_HELP: &str = "Examples:
-  skylark app update cli_a1b2c3 --name 'Task helper'
+  skylark app update cli_a1b2c3 --name 'Task helper' --privacy-url https://example.com/privacy
   pass show lark/encrypt-key | skylark app update cli_a1b2c3 --encrypt-key -
   skylark app update cli_a1b2c3 --no-encrypt-key --no-operator-chat
 
@@ -148,6 +148,9 @@ pub(crate) struct AddArgs {
     /// The chat that gets operators' notices (`oc_..`); the bot must be in it.
     #[arg(long)]
     operator_chat: Option<String>,
+    /// The page that says what becomes of people's data; detailed cards link to it.
+    #[arg(long, value_name = "URL")]
+    privacy_url: Option<String>,
     #[command(flatten)]
     audit: Audit,
     #[command(flatten)]
@@ -157,6 +160,7 @@ pub(crate) struct AddArgs {
 #[derive(Debug, Args)]
 #[group(id = "change", required = true, multiple = true, args = [
     "name", "brand", "app_secret", "encrypt_key", "no_encrypt_key", "verification_token", "operator_chat", "no_operator_chat",
+    "privacy_url", "no_privacy_url",
 ])]
 pub(crate) struct UpdateArgs {
     /// The app (`cli_..`).
@@ -185,6 +189,12 @@ pub(crate) struct UpdateArgs {
     /// Nobody gets operators' notices any more.
     #[arg(long, conflicts_with = "operator_chat")]
     no_operator_chat: bool,
+    /// The page that says what becomes of people's data; detailed cards link to it.
+    #[arg(long, value_name = "URL")]
+    privacy_url: Option<String>,
+    /// Cards link to no such page any more.
+    #[arg(long, conflicts_with = "privacy_url")]
+    no_privacy_url: bool,
     #[command(flatten)]
     audit: Audit,
     #[command(flatten)]
@@ -266,6 +276,7 @@ async fn run_add(stack: &Stack, args: AddArgs) -> Result<(), CliFault> {
         kind: args.kind.into(),
         brand: args.brand.into(),
         operator_chat: args.operator_chat.map(ChatId::parse).transpose()?,
+        privacy_url: args.privacy_url.as_deref().map(registry::web_page).transpose()?,
         secrets: &secrets,
     };
     let who = registry::who(args.audit.who)?;
@@ -321,6 +332,10 @@ async fn update(stack: &Stack, args: UpdateArgs) -> Result<(), CliFault> {
         operator_chat: match (args.no_operator_chat, args.operator_chat) {
             (true, _) => Some(None),
             (false, chat) => chat.map(ChatId::parse).transpose()?.map(Some),
+        },
+        privacy_url: match (args.no_privacy_url, args.privacy_url) {
+            (true, _) => Some(None),
+            (false, url) => url.as_deref().map(registry::web_page).transpose()?.map(Some),
         },
         secrets,
         ..Change::default()

@@ -186,6 +186,7 @@ async fn first_app(bundle: &Running) -> Result<Option<LarkSettings>, CliFault> {
             kind: AppKind::Custom,
             brand: Brand::Feishu,
             operator_chat: None,
+            privacy_url: None,
             secrets: &secrets,
         };
         app::add(&stack.table, &stack.vault, registration, "skylark local", stack.now().await?).await?;

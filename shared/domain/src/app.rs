@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
+use url::Url;
 
 use crate::fault::{Denial, Fault, PortFault, Refusal, Remedy};
 use crate::id::{AppId, ChatId};
@@ -73,6 +74,9 @@ pub struct App {
     /// The chat that gets operators' notices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator_chat: Option<ChatId>,
+    /// Where people read what becomes of their data; detailed cards link to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy_url: Option<Url>,
     pub secrets: Sealed,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use secrecy::SecretString;
 use time::OffsetDateTime;
+use url::Url;
 
 use crate::app::{AppDirectory, AppFault, OpenApp};
 use crate::fault::{Denial, Fault, PortFault, Refusal, Remedy, chain};
@@ -30,6 +31,8 @@ pub struct CardView<'a> {
     pub session: &'a Session,
     /// Where the card's button leads.
     pub authorize_url: &'a str,
+    /// Where the app says what becomes of people's data.
+    pub privacy_url: Option<&'a Url>,
 }
 
 /// The vendor's side of an authorization.
@@ -219,7 +222,12 @@ impl Authorization {
         };
         let app = self.apps.enabled(&session.app_id, now).await?;
         let authorize_url = authorize_url(public_url, &session);
-        let card = CardView { app_name: &app.app.name, session: &session, authorize_url: &authorize_url };
+        let card = CardView {
+            app_name: &app.app.name,
+            session: &session,
+            authorize_url: &authorize_url,
+            privacy_url: app.app.privacy_url.as_ref(),
+        };
         let message_id = match &session.message_id {
             // A session that ended before its card went out needs none.
             None if session.status != SessionStatus::Pending => return Ok(()),

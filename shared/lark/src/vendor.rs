@@ -303,6 +303,7 @@ fn first_message(view: CardView<'_>) -> Result<OutgoingMessage, VendorFault> {
         "authorize_url": view.authorize_url,
         "reason": session.reason.as_deref().unwrap_or_default(),
         "scopes": session.scopes.join(", "),
+        "privacy_url": view.privacy_url.map(Url::as_str).unwrap_or_default(),
         "valid_minutes": (session.expires_at - session.created_at).whole_minutes().to_string(),
     });
     Ok(OutgoingMessage::template(template_id, &variables))
@@ -358,7 +359,7 @@ fn card(view: CardView<'_>) -> Result<Card, VendorFault> {
             CardStyle::Detailed => Detail::Detailed,
             CardStyle::Concise => Detail::Concise,
         },
-        privacy_url: None,
+        privacy_url: view.privacy_url,
     };
     let authorize_url = Url::parse(view.authorize_url).map_err(|cause| misconfigured(&cause))?;
     let reason = failure(session);

@@ -49,6 +49,7 @@ pub async fn apps(store: &dyn AppStore) {
     changed.status = AppStatus::Disabled;
     changed.kind = AppKind::Store;
     changed.operator_chat = Some(ChatId::parse("oc_operators").unwrap());
+    changed.privacy_url = Some("https://app.example/privacy?lang=zh".parse().unwrap());
     changed.version = 2;
     store.put(&changed).await.unwrap();
     assert!(matches!(store.put(&changed).await, Err(PortFault::Conflict { .. })), "changed from a stale version");

@@ -51,6 +51,7 @@ pub fn app(id: &str) -> App {
         brand: Brand::Feishu,
         status: AppStatus::Enabled,
         operator_chat: None,
+        privacy_url: None,
         secrets: Sealed("{}".to_owned()),
         created_at: NOW,
         created_by: "ann".to_owned(),

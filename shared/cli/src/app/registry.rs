@@ -7,6 +7,7 @@ use domain::seal::Sealer;
 use lambda_kit::env;
 use secrecy::SecretString;
 use time::OffsetDateTime;
+use url::Url;
 
 use crate::fault::CliFault;
 
@@ -19,6 +20,7 @@ pub(crate) struct Registration<'a> {
     pub(crate) kind: AppKind,
     pub(crate) brand: Brand,
     pub(crate) operator_chat: Option<ChatId>,
+    pub(crate) privacy_url: Option<Url>,
     pub(crate) secrets: &'a AppSecrets,
 }
 
@@ -29,6 +31,7 @@ pub(crate) struct Change {
     pub(crate) brand: Option<Brand>,
     pub(crate) status: Option<AppStatus>,
     pub(crate) operator_chat: Option<Option<ChatId>>,
+    pub(crate) privacy_url: Option<Option<Url>>,
     pub(crate) secrets: SecretChange,
 }
 
@@ -90,6 +93,7 @@ pub(crate) async fn add(
         brand: new.brand,
         status: AppStatus::Enabled,
         operator_chat: new.operator_chat,
+        privacy_url: new.privacy_url,
         secrets: new.secrets.seal(app_id, sealer).await?,
         created_at: now,
         created_by: who.to_owned(),
@@ -138,6 +142,7 @@ pub(crate) async fn change(
         brand: change.brand.unwrap_or(app.brand),
         status: change.status.unwrap_or(app.status),
         operator_chat: change.operator_chat.unwrap_or(app.operator_chat),
+        privacy_url: change.privacy_url.unwrap_or(app.privacy_url),
         secrets,
         updated_at: now,
         updated_by: who.to_owned(),
@@ -165,6 +170,12 @@ fn raced(fault: PortFault, app_id: &AppId) -> CliFault {
 
 fn name(name: &str) -> Result<String, CliFault> {
     label("name", name, MAX_NAME_CHARS)
+}
+
+/// A page that a card can link to.
+pub(crate) fn web_page(text: &str) -> Result<Url, CliFault> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.ok_or_else(|| CliFault::Argument("`privacy_url` must be the `http` or `https` address of a page".to_owned()))
 }
 
 /// Who changes the registry, for the audit fields.
@@ -209,6 +220,7 @@ mod tests {
             kind: AppKind::Custom,
             brand: Brand::Feishu,
             operator_chat: None,
+            privacy_url: None,
             secrets: &secrets,
         };
         add(store, &PlainSealer, new, "ann", NOW).await.unwrap()
@@ -316,12 +328,21 @@ mod tests {
             kind: AppKind::Store,
             brand: Brand::Lark,
             operator_chat: None,
+            privacy_url: None,
             secrets: &secrets,
         };
         let fault = add(&store, &PlainSealer, again(), "bob", NOW).await.unwrap_err();
         assert_eq!(argument(fault), "app `cli_a` is registered already");
         delete(&store, &app).await.unwrap();
         assert_eq!(add(&store, &PlainSealer, again(), "bob", NOW).await.unwrap().kind, AppKind::Store);
+    }
+
+    #[test]
+    fn a_card_links_to_web_pages_alone() {
+        for bad in ["", "app.example/privacy", "javascript:alert(1)", "file:///etc/passwd", "/privacy"] {
+            assert!(argument(web_page(bad).unwrap_err()).contains("`privacy_url`"), "{bad:?}");
+        }
+        assert_eq!(web_page("https://app.example/隐私").unwrap().path(), "/%E9%9A%90%E7%A7%81");
     }
 
     #[test]

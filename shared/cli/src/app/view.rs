@@ -5,6 +5,7 @@ use domain::id::{AppId, ChatId};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use url::Url;
 
 use super::secret::masked;
 
@@ -31,6 +32,7 @@ pub(crate) struct AppView<'a> {
     brand: Brand,
     status: AppStatus,
     operator_chat: Option<&'a ChatId>,
+    privacy_url: Option<&'a Url>,
     callback_url: &'a str,
     redirect_url: &'a str,
     #[serde(with = "time::serde::rfc3339")]
@@ -60,6 +62,7 @@ impl<'a> AppView<'a> {
             brand: app.brand,
             status: app.status,
             operator_chat: app.operator_chat.as_ref(),
+            privacy_url: app.privacy_url.as_ref(),
             callback_url: &urls.callback,
             redirect_url: &urls.redirect,
             created_at: app.created_at,
@@ -89,6 +92,7 @@ impl<'a> AppView<'a> {
             ("brand", brand(self.brand).to_owned()),
             ("status", status(self.status).to_owned()),
             ("operator chat", self.operator_chat.map_or_else(|| "none".to_owned(), ChatId::to_string)),
+            ("privacy page", self.privacy_url.map_or("none", Url::as_str).to_owned()),
         ];
         if let Some(secrets) = &self.secrets {
             rows.push(("app secret", secrets.app_secret.clone()));
@@ -201,7 +205,7 @@ mod tests {
         let (app, urls) = (app(), Urls::of("https://skylark.example/", &sample::app_id("cli_a1b2c3")));
         let expected = json!({
             "app_id": "cli_a1b2c3", "name": "考勤助手 🕘", "kind": "custom", "brand": "feishu", "status": "enabled",
-            "operator_chat": null, "callback_url": "https://skylark.example/lark/cli_a1b2c3/callback",
+            "operator_chat": null, "privacy_url": null, "callback_url": "https://skylark.example/lark/cli_a1b2c3/callback",
             "redirect_url": "https://skylark.example/lark/oauth/callback", "created_at": "2026-11-21T09:00:00Z",
             "created_by": "ann", "updated_at": "2026-11-21T09:01:30.5Z", "updated_by": "李娜", "version": 2,
         });
@@ -220,6 +224,7 @@ mod tests {
         for line in [
             "app secret          cana****",
             "encrypt key         none",
+            "privacy page        none",
             "verification token  ****",
             "created             2026-11-21T09:00:00Z by ann",
             "updated             2026-11-21T09:01:30Z by 李娜",
