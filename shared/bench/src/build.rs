@@ -60,6 +60,19 @@ impl Workspace {
         Ok(self.target_directory.join("release"))
     }
 
+    /// Builds what a local bundle runs, and returns where it is.
+    pub(crate) fn build_bundle(&self) -> Result<PathBuf, BuildError> {
+        let functions = self.functions()?;
+        let packages = functions.iter().map(String::as_str).chain(["skylark"]).flat_map(|name| ["--package", name]);
+        self.cargo(["build", "--release"].into_iter().chain(packages))?;
+        Ok(self.target_directory.join("release"))
+    }
+
+    /// The template that a bundle runs.
+    pub(crate) fn template(&self) -> PathBuf {
+        self.workspace_root.join("template.yaml")
+    }
+
     fn cargo<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<(), BuildError> {
         let arguments: Vec<&str> = arguments.into_iter().collect();
         let status = Command::new("cargo").args(&arguments).current_dir(&self.workspace_root).status();

@@ -1,22 +1,27 @@
 //! What each function is fed: an event that takes its usual path and needs nothing but canned answers of AWS.
 
 use bytes::Bytes;
-use domain::access::Scope;
+use domain::access::{AccessToken, Caller, Scope, TokenSigner};
 use domain::app::{App, AppKind, AppSecrets, AppStatus, Brand};
-use domain::id::{AppId, ClientId, EventId, IdError, SessionId, TenantId, UserId};
+use domain::fault::PortFault;
+use domain::id::{AppId, ClientId, EventId, FamilyId, IdError, SessionId, TenantId, UserId};
 use domain::inbox::{Entry, EntryKind};
 use domain::oauth::{Client, ClientSecret, RefreshSeal as _};
 use domain::seal::SealFault;
 use domain::work::Doorbell;
 use lark::callback::Keys;
+use secrecy::ExposeSecret;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use vault::{KeyFile, RefreshKeys, Vault};
 
 const APP: &str = "cli_bench";
+pub(crate) const APP_SECRET: &str = "bench-app-secret";
 const ENCRYPT_KEY: &str = "bench-encrypt-key";
 const VERIFICATION_TOKEN: &str = "bench-verification-token";
+/// What functions are told that they are reached by, and so the issuer of access tokens.
+pub(crate) const PUBLIC_URL: &str = "https://bench.example";
 const CLIENT: &str = "bench-client";
 const CLIENT_SECRET: &str = "bench-client-secret";
 
@@ -38,16 +43,19 @@ pub(crate) enum CaseError {
     Json(#[from] serde_json::Error),
     #[error("the app's secrets cannot be sealed")]
     Seal(#[from] SealFault),
+    #[error("no access token can be signed")]
+    Sign(#[from] PortFault),
 }
 
 impl Case {
-    pub(crate) fn of(function: &str) -> Result<Self, CaseError> {
+    /// `token` is an access token with every scope.
+    pub(crate) fn of(function: &str, token: &str) -> Result<Self, CaseError> {
         let (event, answer) = match function {
             "hello" => (json!({}), "hello, world"),
             "auth-token" => (log_in(), r#""statusCode":200"#),
             "health-check" => (get("/health", &Value::Null), r#""statusCode":200"#),
             "lake-maintain" => (json!({ "job": "stats" }), r#""job":"stats""#),
-            "lark-api" => (stranger(), r#""statusCode":401"#),
+            "lark-api" => (token_status(token), r#""statusCode":200"#),
             "lark-callback" => (click(), r#""statusCode":200"#),
             "lark-oauth" => (get("/lark/cli_bench/oauth/start", &json!({ "app_id": APP })), r#""statusCode":400"#),
             "lark-work" => (unknown_session()?, r#"{"batchItemFailures":[]}"#),
@@ -61,20 +69,26 @@ impl Case {
 
 /// The app that callbacks are for, as its item.
 pub(crate) async fn app(key: KeyFile) -> Result<Map<String, Value>, CaseError> {
-    let app_id = AppId::parse(APP)?;
+    item(&app_named(APP, &Vault::new(Box::new(key))).await?)
+}
+
+/// An app that the vault's key opens.
+pub(crate) async fn app_named(app_id: &str, vault: &Vault) -> Result<App, CaseError> {
+    let app_id = AppId::parse(app_id)?;
     let secrets = AppSecrets {
-        app_secret: "bench-app-secret".into(),
+        app_secret: APP_SECRET.into(),
         encrypt_key: Some(ENCRYPT_KEY.into()),
         verification_token: VERIFICATION_TOKEN.into(),
     };
-    let secrets = secrets.seal(&app_id, &Vault::new(Box::new(key))).await?;
-    item(&App {
+    let secrets = secrets.seal(&app_id, vault).await?;
+    Ok(App {
         app_id,
         name: "Bench".to_owned(),
         kind: AppKind::Custom,
         brand: Brand::Feishu,
         status: AppStatus::Enabled,
         operator_chat: None,
+        privacy_url: None,
         secrets,
         created_at: OffsetDateTime::UNIX_EPOCH,
         created_by: "bench".to_owned(),
@@ -102,6 +116,22 @@ pub(crate) fn client() -> Result<Map<String, Value>, CaseError> {
         updated_by: "bench".to_owned(),
         version: 1,
     })
+}
+
+/// An access token of that client, for as long as a benchmark may take.
+pub(crate) async fn access_token(signer: &dyn TokenSigner) -> Result<String, CaseError> {
+    let issued_at = OffsetDateTime::UNIX_EPOCH;
+    let caller = Caller {
+        client_id: ClientId::parse(CLIENT)?,
+        user_id: UserId::parse("bench")?,
+        tenant_id: TenantId::parse("bench")?,
+        scopes: Scope::ALL.into(),
+        session_id: FamilyId::parse(SESSION)?,
+        expires_at: issued_at + Duration::days(365 * 100),
+        rate: Some(1_000_000),
+    };
+    let token = AccessToken { issuer: PUBLIC_URL.to_owned(), caller, issued_at, token_id: "bench".to_owned() };
+    Ok(signer.sign(&token).await?.expose_secret().to_owned())
 }
 
 /// An entity in DynamoDB's JSON.
@@ -175,11 +205,18 @@ pub(crate) fn keys() -> Keys {
 
 /// A click on a card, encrypted and signed as the vendor does it.
 pub(crate) fn push() -> Push {
+    push_of(&keys(), 1)
+}
+
+/// One of many clicks on cards of an app.
+pub(crate) fn push_of(keys: &Keys, number: u32) -> Push {
+    let encrypt_key = keys.encrypt_key.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
     let click = json!({
         "schema": "2.0",
         "header": {
-            "event_id": "f7984f25108f8137722bb63c00000001", "token": VERIFICATION_TOKEN, "create_time": "1603977298000000",
-            "event_type": "card.action.trigger", "tenant_key": "2df73991750", "app_id": APP,
+            "event_id": format!("f7984f25108f8137722bb63c{number:08x}"), "token": keys.verification_token.expose_secret(),
+            "create_time": "1603977298000000", "event_type": "card.action.trigger", "tenant_key": "2df73991750",
+            "app_id": keys.app_id,
         },
         "event": {
             "operator": { "tenant_key": "2df73991750", "user_id": "867", "open_id": "ou_1", "union_id": "on_1" },
@@ -192,10 +229,10 @@ pub(crate) fn push() -> Push {
             "context": { "open_message_id": "om_1", "open_chat_id": "oc_1" },
         },
     });
-    let encrypted = lark::signature::encrypt(ENCRYPT_KEY, [7; 16], click.to_string().as_bytes());
+    let encrypted = lark::signature::encrypt(encrypt_key, [7; 16], click.to_string().as_bytes());
     let body = json!({ "encrypt": encrypted }).to_string();
     let (timestamp, nonce) = ("1603977298", "1048576");
-    let signature = lark::signature::sha256_hex(timestamp, nonce, ENCRYPT_KEY, body.as_bytes());
+    let signature = lark::signature::sha256_hex(timestamp, nonce, encrypt_key, body.as_bytes());
     Push { timestamp, nonce, signature, body }
 }
 
@@ -211,10 +248,11 @@ fn click() -> Value {
     http("POST", "/lark/cli_bench/callback", &json!({ "app_id": APP }), &headers, Some(&push.body))
 }
 
-/// Somebody without a good token: turned away once the keys were read.
-fn stranger() -> Value {
+/// A service asks what a person granted: its token is verified, the person's record read.
+fn token_status(token: &str) -> Value {
     let parameters = json!({ "app_id": APP, "open_id": "ou_1" });
-    let headers = json!({ "authorization": format!("Bearer {STRANGERS_TOKEN}"), "host": "bench.execute-api.us-east-1.amazonaws.com" });
+    let headers =
+        json!({ "authorization": format!("Bearer {token}"), "host": "bench.execute-api.us-east-1.amazonaws.com" });
     http("GET", "/v1/lark/cli_bench/users/ou_1/token", &parameters, &headers, None)
 }
 
@@ -224,9 +262,6 @@ fn log_in() -> Value {
     let headers = json!({ "content-type": "application/json", "host": "bench.execute-api.us-east-1.amazonaws.com" });
     http("POST", "/auth/token", &Value::Null, &headers, Some(&body.to_string()))
 }
-
-/// Well formed, and signed by nobody.
-const STRANGERS_TOKEN: &str = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCIsImtpZCI6IjEifQ.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl";
 
 const SESSION: &str = "0d6a7f0a-95d3-4a5e-8d4b-4f6b5b8f2c11";
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
-use vault::{KeyFile, KeyFileError, SigningKeyFiles};
+use vault::{AccessTokens, KeyFile, KeyFileError, SigningKeyFiles};
 
 use crate::aws::Aws;
 use crate::build::{BuildError, HELLO, Workspace};
@@ -70,9 +70,16 @@ struct Start {
 pub(crate) async fn measure(plan: &Plan) -> Result<Report, BenchError> {
     let workspace = Workspace::find()?;
     let names = if plan.names.is_empty() { workspace.functions()? } else { plan.names.clone() };
+    let folder = tempfile::tempdir()?;
+    let key_file = folder.path().join("vault.key");
+    KeyFile::create_if_missing(&key_file)?;
+    let signing_key = Environment::signing_key_file_in(folder.path());
+    SigningKeyFiles::create_if_missing(&signing_key)?;
+    let signer = AccessTokens::new(Box::new(SigningKeyFiles::read(&[signing_key])?), None);
+    let token = case::access_token(&signer).await?;
     let mut cases = Vec::new();
     for name in [HELLO.1].into_iter().chain(names.iter().map(String::as_str)) {
-        cases.push((name, Case::of(name)?));
+        cases.push((name, Case::of(name, &token)?));
     }
     let binaries = match &plan.binaries {
         Some(folder) => folder.clone(),
@@ -83,14 +90,10 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Report, BenchError> {
         .map(|(name, case)| Subject { name: name.to_owned(), binary: binaries.join(name), case, starts: Vec::new() })
         .collect();
 
-    let folder = tempfile::tempdir()?;
-    let key_file = folder.path().join("vault.key");
-    KeyFile::create_if_missing(&key_file)?;
     let app = case::app(KeyFile::read(&key_file)?).await?;
     let aws = Arc::new(Aws { app, client: case::client()?, requests: AtomicU64::new(0) });
     let server = Server::start(aws.clone()).await?;
     let environment = Environment { aws: server.address, folder: folder.path().to_owned() };
-    SigningKeyFiles::create_if_missing(&environment.signing_key_file())?;
 
     // The first round only brings the binaries into the page cache.
     for round in 0..=plan.runs {

@@ -4,12 +4,15 @@ mod aws;
 mod build;
 mod callback;
 mod case;
+mod click;
 mod cost;
 mod functions;
 mod process;
 mod report;
 mod runtime_api;
 mod server;
+mod stack;
+mod tokens;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -38,6 +41,21 @@ enum Benchmark {
         #[arg(long, default_value_t = 2)]
         recipients: u32,
     },
+    /// A card click through a whole local bundle: latency, and the AWS requests it costs
+    Click {
+        /// Where release binaries of `skylark` and every function lie already; without it they are built
+        #[arg(long)]
+        binaries: Option<PathBuf>,
+        /// Clicks one after another, and as many again eight at a time
+        #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        clicks: u32,
+    },
+    /// A token for a call: one that is known, and the first one where a hundred callers want it at once
+    Tokens {
+        /// Where release binaries of `skylark` and every function lie already; without it they are built
+        #[arg(long)]
+        binaries: Option<PathBuf>,
+    },
     /// Init, memory, latency and size of each function, beside a hello-world in the same run
     Functions {
         /// Only these; all without one
@@ -64,6 +82,14 @@ async fn main() -> ExitCode {
         Benchmark::Cost { messages_per_minute, recipients } => {
             Ok((cost::Paper::of(messages_per_minute, recipients).to_string(), true))
         }
+        Benchmark::Click { binaries, clicks } => match click::measure(binaries, clicks).await {
+            Ok(clicks) => Ok((clicks.to_string(), clicks.holds())),
+            Err(error) => Err(domain::fault::chain(&error)),
+        },
+        Benchmark::Tokens { binaries } => match tokens::measure(binaries).await {
+            Ok(costs) => Ok((costs.to_string(), costs.holds())),
+            Err(error) => Err(domain::fault::chain(&error)),
+        },
         Benchmark::Functions { names, binaries, runs, events } => {
             match functions::measure(&Plan { names, binaries, runs, events }).await {
                 Ok(report) => Ok((report.to_string(), report.holds())),

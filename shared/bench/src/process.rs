@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
 
+use crate::case::PUBLIC_URL;
+
 /// What opens secrets: as deployed, which is what a start costs, or so that they do open, without KMS.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Vault {
@@ -29,8 +31,8 @@ impl Environment {
         self.folder.join("vault.key")
     }
 
-    pub(crate) fn signing_key_file(&self) -> PathBuf {
-        self.folder.join("signing.key")
+    pub(crate) fn signing_key_file_in(folder: &Path) -> PathBuf {
+        folder.join("signing.key")
     }
 
     pub(crate) fn log(&self) -> PathBuf {
@@ -67,12 +69,12 @@ impl Environment {
             ("EVENT_BUS", "bus".to_owned()),
             ("VAULT_KEY", key("bench", self.key_file())),
             ("AUTH_TABLE", "auth".to_owned()),
-            ("SIGNING_KEY", key("bench-signing", self.signing_key_file())),
             ("LAKE_BUCKET", "lake".to_owned()),
             ("LAKE_TABLE", "lake".to_owned()),
             ("LAKE_QUEUE_URL", queue("lake")),
             ("COMPACT_QUEUE_URL", queue("compact.fifo")),
-            ("PUBLIC_URL", "https://bench.example".to_owned()),
+            ("SIGNING_KEY", key("bench-signing", Self::signing_key_file_in(&self.folder))),
+            ("PUBLIC_URL", PUBLIC_URL.to_owned()),
             // What takes the place of AWS.
             ("AWS_ENDPOINT_URL", aws),
         ]

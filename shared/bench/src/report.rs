@@ -36,12 +36,12 @@ impl<T: Ord + Copy + Default> Spread<T> {
     }
 
     /// The smallest value that `percent` of the values do not exceed.
-    fn percentile(&self, percent: usize) -> T {
+    pub(crate) fn percentile(&self, percent: usize) -> T {
         let rank = (self.0.len() * percent).div_ceil(100).max(1);
         self.0.get(rank - 1).copied().unwrap_or_default()
     }
 
-    fn median(&self) -> T {
+    pub(crate) fn median(&self) -> T {
         self.percentile(50)
     }
 }
