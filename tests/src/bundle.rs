@@ -40,6 +40,14 @@ pub fn binaries() -> &'static Path {
     })
 }
 
+/// Builds the function that misbehaves when it is told to, and returns a folder that holds it under its name.
+pub fn drill() -> PathBuf {
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--profile", "local", "--package", "skylark-tests", "--example", "drill"]);
+    assert!(build.current_dir(workspace()).status().unwrap().success(), "the drill builds");
+    binaries().join("examples")
+}
+
 /// A running bundle.
 #[derive(Debug)]
 pub struct Bundle {

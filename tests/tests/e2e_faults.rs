@@ -1,20 +1,9 @@
 //! Functions that panic, hang and exit: the caller and the queue see what AWS would show, and others go on.
 #![expect(clippy::unwrap_used, reason = "what does not run ends the test")]
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use reqwest::Client;
 use serde_json::{Value, json};
-use skylark_tests::bundle::{Bundle, binaries, until, workspace};
-
-/// Builds the drill and returns a folder that holds it under its name.
-fn drill() -> PathBuf {
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--profile", "local", "--package", "skylark-tests", "--example", "drill"]);
-    assert!(build.current_dir(workspace()).status().unwrap().success());
-    binaries().join("examples")
-}
+use skylark_tests::bundle::{Bundle, drill, until, workspace};
 
 #[tokio::test]
 async fn a_function_that_misbehaves_harms_only_its_own_invocation() {

@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use crate::fault::CliFault;
 use crate::stack::Stack;
-use crate::{app, auth_card, client, demo, invoke, local_run};
+use crate::{app, auth_card, client, demo, dlq, invoke, local_run};
 
 /// Lark apps, chat and message data on AWS Lambda: run the bundle here, or manage a deployed one.
 #[derive(Debug, Parser)]
@@ -43,6 +43,9 @@ enum Command {
     Client(client::ClientCommand),
     /// Ask a person to authorize an app, by card.
     AuthCard(auth_card::AuthCardArgs),
+    /// Look at what failed to the end; put it back, or forget it.
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Live the whole story against a local bundle, starting one if none runs.
     Demo(demo::DemoArgs),
 }
@@ -56,6 +59,7 @@ impl Args {
             Command::App(command) => app::run(&Stack::find(&place).await?, command).await,
             Command::Client(command) => client::run(&Stack::find(&place).await?, command).await,
             Command::AuthCard(args) => auth_card::run(&Stack::find(&place).await?, args).await,
+            Command::Dlq(command) => dlq::run(&place, command).await,
             Command::Demo(args) => demo::run(&place, args).await,
         }
     }

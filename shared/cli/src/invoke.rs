@@ -7,8 +7,9 @@ use local::Settings;
 
 use crate::args::Place;
 use crate::fault::{CliFault, say};
+use crate::lambda::Functions;
 use crate::local_run::{StartArgs, start};
-use crate::stack::running;
+use crate::stack::{local_config, running};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  skylark invoke health-check --event events/health-check/health.json")]
@@ -40,14 +41,7 @@ pub(crate) async fn run(place: &Place, args: InvokeArgs) -> Result<(), CliFault>
 }
 
 async fn invoke(settings: &Settings, function: &str, event: Vec<u8>) -> Result<(), CliFault> {
-    let url = format!("{}/2015-03-31/functions/{function}/invocations", settings.aws_endpoint);
-    let answer = reqwest::Client::new().post(url).body(event).send().await;
-    let answer = answer.map_err(|cause| CliFault::storage("the bundle does not answer", cause))?;
-    let (status, failed) = (answer.status(), answer.headers().contains_key("x-amz-function-error"));
-    let body = answer.text().await.map_err(|cause| CliFault::storage("the bundle's answer broke off", cause))?;
-    if !status.is_success() {
-        return Err(CliFault::Argument(body));
-    }
-    say(body);
-    if failed { Err(CliFault::Failed(format!("function `{function}` failed"))) } else { Ok(()) }
+    let answer = Functions::new(&local_config(settings).await)?.invoke(function, event).await?;
+    say(answer.body);
+    if answer.failed { Err(CliFault::Failed(format!("function `{function}` failed"))) } else { Ok(()) }
 }

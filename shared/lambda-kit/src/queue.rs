@@ -20,6 +20,8 @@ pub struct Record {
     pub body: String,
     /// The message group, on a FIFO queue.
     pub group: Option<String>,
+    /// The queue's ARN.
+    source: Option<String>,
     receipt_handle: String,
     receives: u32,
 }
@@ -65,6 +67,7 @@ where
             message_id,
             body: message.body.unwrap_or_default(),
             group: group.clone(),
+            source: message.event_source_arn,
             receipt_handle: message.receipt_handle.unwrap_or_default(),
             receives: receives.unwrap_or(1),
         };
@@ -112,7 +115,9 @@ async fn postpone(record: &Record, delay: Duration, again: &dyn Redelivery) {
 }
 
 fn evidence(record: &Record) -> Value {
-    json!({ "message_id": record.message_id, "body": record.body, "group": record.group })
+    json!({
+        "message_id": record.message_id, "body": record.body, "group": record.group, "source": record.source,
+    })
 }
 
 #[cfg(test)]
