@@ -6,19 +6,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use domain::id::{AppId, OpenId};
-use domain::session::{CardStyle, Session, SessionRequest, SessionStatus, SessionStore};
-use domain::token::{TokenPair, TokenStore, UserToken};
-use local::{LarkSettings, Settings};
-use reqwest::{Client, redirect};
-use secrecy::ExposeSecret as _;
+use local::{ClientSettings, LarkSettings, Settings};
+use reqwest::{Client, Method, redirect};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::args::Place;
-use crate::auth_card;
 use crate::fault::{CliFault, say};
 use crate::local_run::{StartArgs, start};
-use crate::stack::{Stack, local_config, running};
+use crate::stack::{local_config, running};
 
 /// How long a step may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -70,12 +66,21 @@ async fn story(settings: &Settings, time: Time) -> Result<(), CliFault> {
 }
 
 struct Demo<'a> {
-    stack: Stack,
+    base: &'a str,
+    client: &'a ClientSettings,
+    /// The service's access token; empty before it logs in.
+    token: Mutex<String>,
     sqs: aws_sdk_sqs::Client,
     events_queue: String,
     lark: &'a LarkSettings,
     aws_endpoint: &'a str,
     http: Client,
+}
+
+/// A person who was asked by card.
+struct Asked {
+    session_id: String,
+    open_id: &'static str,
 }
 
 /// What went wrong in a step.
@@ -85,8 +90,11 @@ impl<'a> Demo<'a> {
     async fn new(settings: &'a Settings, lark: &'a LarkSettings) -> Result<Self, CliFault> {
         let http = Client::builder().redirect(redirect::Policy::none()).timeout(PATIENCE).build();
         let events_queue = settings.queues.get("AppEventsQueue").cloned();
+        let client = settings.clients.first();
         Ok(Self {
-            stack: Stack::local(settings).await?,
+            base: &settings.http,
+            client: client.ok_or_else(|| CliFault::Argument("the bundle has no client of its API".to_owned()))?,
+            token: Mutex::default(),
             sqs: aws_sdk_sqs::Client::new(&local_config(settings).await),
             events_queue: events_queue
                 .ok_or_else(|| CliFault::Argument("the bundle has no `AppEventsQueue`".to_owned()))?,
@@ -98,24 +106,25 @@ impl<'a> Demo<'a> {
 
     async fn authorize(&self) -> Result<(), CliFault> {
         say("\nAnn authorizes the app by card");
-        let session = step("an operator asks for authorization", self.ask("ou_ann")).await?;
-        let card = step("the card arrives in Ann's chat", self.card(&session, "Pending")).await?;
+        let asked = step("a service logs in and asks for authorization", self.ask("ou_ann")).await?;
+        let card = step("the card arrives in Ann's chat", self.card(&asked, "Pending")).await?;
         let page = step("Ann opens its link and is sent to the vendor's page", self.open(&card)).await?;
         let back = step("she approves, and the vendor sends her back", self.consent(&page)).await?;
         step("the code is exchanged, the tokens are sealed and stored", self.come_back(&back)).await?;
-        step("the same card says so", self.card_is(&session, &card, "Authorized")).await?;
-        step("the stored tokens are hers, and only the vault opens them", self.token_is_sealed(&session)).await?;
-        step("the outcome is on the bus", self.published("AuthorizationCompleted", session.session_id.as_str()))
-            .await?;
+        step("the same card says so", self.card_is(&asked, &card, "Authorized")).await?;
+        step("the service sees that she authorized, and never a token", self.is_authorized(&asked)).await?;
+        step("it calls Lark in her name", self.call_as(&asked)).await?;
+        step("the outcome is on the bus", self.published("AuthorizationCompleted", &asked.session_id)).await?;
         step("the link works once", self.link_is_used(&back)).await
     }
 
     async fn decline(&self) -> Result<(), CliFault> {
         say("\n王小明 declines");
-        let session = step("an operator asks for authorization", self.ask("ou_xiaoming")).await?;
-        let card = step("the card arrives in his chat", self.card(&session, "Pending")).await?;
+        let asked = step("the service asks for authorization", self.ask("ou_xiaoming")).await?;
+        let card = step("the card arrives in his chat", self.card(&asked, "Pending")).await?;
         step("he presses Decline; the callback answers", self.press_decline(&card)).await?;
-        step("the same card says so", self.card_is(&session, &card, "Declined")).await
+        step("the same card says so", self.card_is(&asked, &card, "Declined")).await?;
+        step("the service sees it, too", self.session_is(&asked, "rejected")).await
     }
 
     async fn repeat_an_event(&self) -> Result<(), CliFault> {
@@ -146,8 +155,9 @@ impl<'a> Demo<'a> {
         for _ in 0..leaps {
             self.pass(days).await?;
         }
-        if self.anns_token().await?.is_none_or(|token| token.lapsed.is_some()) {
-            return Err("the token was not kept alive".into());
+        let token = self.token_of("ou_ann").await?;
+        if token.get("status") != Some(&json!("authorized")) {
+            return Err(format!("the token was not kept alive: {token}").into());
         }
         if self.anns_cards().await?.len() == before { Ok(()) } else { Err("she was sent a card".into()) }
     }
@@ -181,11 +191,6 @@ impl<'a> Demo<'a> {
         }
     }
 
-    async fn anns_token(&self) -> Result<Option<UserToken>, Wrong> {
-        let (app_id, open_id) = (AppId::parse(&*self.lark.app_id)?, OpenId::parse("ou_ann")?);
-        Ok(TokenStore::get(&self.stack.table, &app_id, &open_id).await?)
-    }
-
     async fn anns_cards(&self) -> Result<Vec<Value>, Wrong> {
         let query = [("app_id", self.lark.app_id.as_str()), ("open_id", "ou_ann")];
         let url = format!("{}/sandbox/messages", self.lark.sandbox);
@@ -195,32 +200,84 @@ impl<'a> Demo<'a> {
     }
 
     async fn renew(&self) -> Result<(), Wrong> {
-        if self.anns_token().await?.is_some() {
+        if self.token_of("ou_ann").await?.get("scopes").is_some() {
             return Err("the token is still there".into());
         }
         let card = self.anns_cards().await?.first().cloned().ok_or("there is no card")?;
         let page = self.open(&card).await?;
         self.come_back(&self.consent(&page).await?).await?;
-        if self.anns_token().await?.is_some() { Ok(()) } else { Err("there is no new token".into()) }
+        let token = self.token_of("ou_ann").await?;
+        if token.get("status") == Some(&json!("authorized")) { Ok(()) } else { Err(format!("it is {token}").into()) }
     }
 
-    async fn ask(&self, open_id: &str) -> Result<Session, Wrong> {
-        let request = SessionRequest {
-            app_id: AppId::parse(&*self.lark.app_id)?,
-            open_id: OpenId::parse(open_id)?,
-            scopes: vec!["task:task:read".to_owned(), "calendar:calendar:readonly".to_owned()],
-            reason: Some("Put your tasks into the weekly report 📅".to_owned()),
-            style: CardStyle::Detailed,
-            template_id: None,
-            tenant_key: None,
-        };
-        Ok(auth_card::ask(&self.stack, request).await?)
+    /// Calls the API as a company's own service does: with its access token until that has expired, and then with the next.
+    async fn api(&self, method: Method, path: &str, name: &str, body: Option<&Value>) -> Result<Value, Wrong> {
+        let mut token = self.token.lock().await;
+        loop {
+            let fresh = token.is_empty();
+            if fresh {
+                *token = self.log_in().await?;
+            }
+            let url = format!("{}/v1/lark/{}/{path}", self.base, self.lark.app_id);
+            let request = self.http.request(method.clone(), url).bearer_auth(&*token).header("x-skylark-as", name);
+            let answer = if let Some(body) = body { request.json(body) } else { request }.send().await?;
+            let (status, answer): (_, Value) = (answer.status(), answer.json().await?);
+            match status.as_u16() {
+                200..=299 => return Ok(answer),
+                401 if !fresh => token.clear(),
+                status => return Err(format!("{path} answers {status}: {answer}").into()),
+            }
+        }
+    }
+
+    async fn log_in(&self) -> Result<String, Wrong> {
+        let (id, secret) = (&self.client.client_id, &self.client.client_secret);
+        let request = self.http.post(format!("{}/auth/token", self.base)).basic_auth(id, Some(secret));
+        let answer: Value = request.form(&[("grant_type", "client_credentials")]).send().await?.json().await?;
+        let token = answer.get("access_token").and_then(Value::as_str);
+        Ok(token.ok_or_else(|| format!("nobody logs in: {answer}"))?.to_owned())
+    }
+
+    async fn ask(&self, open_id: &'static str) -> Result<Asked, Wrong> {
+        let request = json!({
+            "open_id": open_id, "scopes": ["task:task:read", "calendar:calendar:readonly"],
+            "reason": "Put your tasks into the weekly report 📅",
+        });
+        let asked = self.api(Method::POST, "auth-cards", "tenant", Some(&request)).await?;
+        let session_id = asked.get("session_id").and_then(Value::as_str);
+        let session_id = session_id.ok_or_else(|| format!("there is no session: {asked}"))?.to_owned();
+        Ok(Asked { session_id, open_id })
+    }
+
+    async fn token_of(&self, open_id: &str) -> Result<Value, Wrong> {
+        self.api(Method::GET, &format!("users/{open_id}/token"), "tenant", None).await
+    }
+
+    async fn session_is(&self, asked: &Asked, status: &str) -> Result<(), Wrong> {
+        let session = self.api(Method::GET, &format!("sessions/{}", asked.session_id), "tenant", None).await?;
+        if session.get("status") == Some(&json!(status)) { Ok(()) } else { Err(format!("it is {session}").into()) }
+    }
+
+    async fn is_authorized(&self, asked: &Asked) -> Result<(), Wrong> {
+        self.session_is(asked, "completed").await?;
+        let token = self.token_of(asked.open_id).await?;
+        if token.get("status") != Some(&json!("authorized")) || token.get("access_token").is_some() {
+            return Err(format!("it is told {token}").into());
+        }
+        Ok(())
+    }
+
+    async fn call_as(&self, asked: &Asked) -> Result<(), Wrong> {
+        let name = format!("user:{}", asked.open_id);
+        let who = self.api(Method::GET, "open-apis/authen/v1/user_info", &name, None).await?;
+        let open_id = who.pointer("/data/open_id").and_then(Value::as_str);
+        if open_id == Some(asked.open_id) { Ok(()) } else { Err(format!("the vendor says {who}").into()) }
     }
 
     /// The message that carries the session's card, once it shows `state`.
-    async fn card(&self, session: &Session, state: &'static str) -> Result<Value, Wrong> {
+    async fn card(&self, asked: &Asked, state: &'static str) -> Result<Value, Wrong> {
         until("the card did not arrive", || async {
-            let query = [("app_id", session.app_id.as_str()), ("open_id", session.open_id.as_str())];
+            let query = [("app_id", self.lark.app_id.as_str()), ("open_id", asked.open_id)];
             let url = format!("{}/sandbox/messages", self.lark.sandbox);
             let seen: Value = self.http.get(url).query(&query).send().await?.json().await?;
             let newest = seen.pointer("/items/0").cloned();
@@ -229,8 +286,8 @@ impl<'a> Demo<'a> {
         .await
     }
 
-    async fn card_is(&self, session: &Session, before: &Value, state: &'static str) -> Result<(), Wrong> {
-        let now = self.card(session, state).await?;
+    async fn card_is(&self, asked: &Asked, before: &Value, state: &'static str) -> Result<(), Wrong> {
+        let now = self.card(asked, state).await?;
         if now.get("message_id") != before.get("message_id") {
             return Err("another message was sent instead".into());
         }
@@ -264,24 +321,6 @@ impl<'a> Demo<'a> {
     async fn link_is_used(&self, location: &str) -> Result<(), Wrong> {
         let status = self.http.get(location).send().await?.status();
         if status.as_u16() == 410 { Ok(()) } else { Err(format!("the second visit answers {status}").into()) }
-    }
-
-    async fn token_is_sealed(&self, session: &Session) -> Result<(), Wrong> {
-        let stored = SessionStore::get(&self.stack.table, &session.session_id).await?;
-        if stored.is_none_or(|stored| stored.status != SessionStatus::Completed) {
-            return Err("the session is not completed".into());
-        }
-        let token =
-            TokenStore::get(&self.stack.table, &session.app_id, &session.open_id).await?.ok_or("no token is stored")?;
-        let pair = TokenPair::open(&token, &self.stack.vault).await?;
-        if token.pair.0.contains(pair.access_token.expose_secret()) {
-            return Err("the token is stored as it is".into());
-        }
-        let url = format!("{}/open-apis/authen/v1/user_info", self.lark.sandbox);
-        let answer = self.http.get(url).bearer_auth(pair.access_token.expose_secret()).send().await?;
-        let who: Value = answer.json().await?;
-        let open_id = who.pointer("/data/open_id").and_then(Value::as_str);
-        if open_id == Some(session.open_id.as_str()) { Ok(()) } else { Err(format!("the vendor says {who}").into()) }
     }
 
     async fn press_decline(&self, card: &Value) -> Result<(), Wrong> {
