@@ -40,7 +40,7 @@ fn routes() -> BTreeMap<String, BTreeSet<String>> {
             continue;
         }
         let name = function["Properties"]["CodeUri"].as_str().unwrap().rsplit('/').next().unwrap();
-        for event in function["Properties"]["Events"].as_object().unwrap().values() {
+        for event in function["Properties"]["Events"].as_object().into_iter().flat_map(|events| events.values()) {
             if event["Type"] == "HttpApi" {
                 let (method, path) = (&event["Properties"]["Method"], &event["Properties"]["Path"]);
                 let route = format!("{} {}", method.as_str().unwrap(), path.as_str().unwrap().replace("+}", "}"));
