@@ -211,6 +211,36 @@ async fn a_merge_keeps_one_row_of_each_id_and_what_said_something_else_in_the_qu
     }
 }
 
+/// Text that no compression makes much smaller.
+fn noise(seed: u64, length: usize) -> String {
+    let mut state = seed;
+    let mut letter = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'0' + (state >> 33) as u8 % 64)
+    };
+    (0..length).map(|_| letter()).collect()
+}
+
+#[tokio::test]
+async fn a_large_file_is_sent_in_parts_and_is_whole() {
+    let (server, _folder, lakes) = both().await;
+    for (place, lake) in lakes {
+        for n in 0..2_u64 {
+            let rows = crate::support::messages_of(&[n], &noise(n, 8 << 20), time::Duration::ZERO);
+            let written = write_parquet(TABLE, &rows, Level::L0).unwrap();
+            let file = lake.write_batch_file(TABLE, day(), &batch_id(&n.to_string()), &written).await.unwrap();
+            let counts = Counts { lines_in: 1, rows: 1, duplicates: 0, quarantined: 0 };
+            lake.append(TABLE, &[file], &batch_id(&n.to_string()), counts).await.unwrap();
+        }
+        let Merged::Done(made) = merge(&lake, Level::L1).await else { panic!("{place}: stale") };
+        assert!(made.bytes_out > 10 << 20, "{place}: {made:?}");
+        assert_eq!(sorted(ids(&lake).await), [0, 1], "{place}");
+    }
+    let asked = server.buckets.requests();
+    assert_eq!((asked["CreateMultipartUpload"], asked["CompleteMultipartUpload"]), (1, 1), "{asked:?}");
+    assert_eq!(asked["UploadPart"], 2, "{asked:?}");
+}
+
 #[tokio::test]
 async fn a_warm_writer_asks_the_store_to_write_and_nothing_else() {
     let (server, _folder, [(_, lake), _]) = both().await;
