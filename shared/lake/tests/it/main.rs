@@ -1,4 +1,11 @@
 //! The lake over the local S3, through a socket that fails at will, and over a folder; and what other readers of Delta make of it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, in its helpers too, and tells what it saw"
+)]
 
 mod crash;
 mod evolution;

@@ -201,10 +201,10 @@ async fn a_raw_object_that_is_in_no_table_is_carried_out() {
     raw(&world, "settled", retention::RECONCILE_AFTER + hour, true).await;
     raw(&world, "on its way", retention::RECONCILE_AFTER - hour, false).await;
     let Done::Replayed(planned) = world.run(Job::Reconcile, true).await.done else { panic!() };
-    assert_eq!(planned, [lost.clone()]);
+    assert_eq!(planned, std::slice::from_ref(&lost));
     assert!(world.queues.again().is_empty());
     world.run(Job::Reconcile, false).await;
-    assert_eq!(world.queues.again(), [lost.clone()]);
+    assert_eq!(world.queues.again(), std::slice::from_ref(&lost));
     world.gate.settle(&lost, now()).await.unwrap();
     assert_eq!(world.run(Job::Reconcile, false).await.done, Done::Replayed(vec![]));
 }
