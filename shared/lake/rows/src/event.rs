@@ -322,12 +322,22 @@ impl ContactField {
     }
 }
 
-/// Appends what the row is recognised by.
+/// No feed's ids are longer; what remembers them takes none that are.
+const ID_BYTES: usize = 512;
+
+/// Appends what the row is recognised by: a text or a number.
 pub(crate) fn id(row: &mut Row, field: &str, value: Option<&RawValue>) -> Result<(), Refusal> {
     value::text(row, value);
-    match value.map(Shape::of) {
-        Some(Shape::Text(_) | Shape::Number(_) | Shape::Nested(_)) if !row.key().is_empty() => Ok(()),
-        _ => Err(Refusal::new(Reason::NoId, format!("`{field}` is empty"))),
+    let bytes = match value.map(|value| Shape::of(value).unwrapped()) {
+        Some(Shape::Text(_) | Shape::Number(_)) => row.key().len(),
+        _ => 0,
+    };
+    match bytes {
+        0 => Err(Refusal::new(Reason::NoId, format!("`{field}` is no text and no number"))),
+        1..=ID_BYTES => Ok(()),
+        _ => {
+            Err(Refusal::new(Reason::BadField, format!("`{field}` is of {bytes} bytes; at most {ID_BYTES} are taken")))
+        }
     }
 }
 

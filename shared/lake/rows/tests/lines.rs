@@ -275,6 +275,7 @@ fn a_feed_of_another_form_is_read_by_pointers() {
 fn what_cannot_be_a_row_is_kept_with_its_reason_and_its_bytes() {
     let long = vec![b' '; lake_rows::MAX_LINE_BYTES + 1];
     let deep = "[".repeat(200_000);
+    let long_id = format!("{{\"data\":{{\"msg_id\":\"{}\",\"create_time\":1790000000}}}}", "1".repeat(513));
     let nested = format!("{{\"x\":{deep}");
     for (bytes, reason) in [
         (&b""[..], Reason::Empty),
@@ -294,6 +295,9 @@ fn what_cannot_be_a_row_is_kept_with_its_reason_and_its_bytes() {
         (b"{\"data\":{\"from_username\":\"a\",\"create_time\":1790000000}}", Reason::NoId),
         (b"{\"data\":{\"msg_id\":null,\"create_time\":1790000000}}", Reason::NoId),
         (b"{\"data\":{\"msg_id\":\"\",\"create_time\":1790000000}}", Reason::NoId),
+        (b"{\"data\":{\"msg_id\":{\"a\":1},\"create_time\":1790000000}}", Reason::NoId),
+        (b"{\"data\":{\"msg_id\":true,\"create_time\":1790000000}}", Reason::NoId),
+        (long_id.as_bytes(), Reason::BadField),
         (b"{\"data\":{\"msg_id\":1}}", Reason::BadTime),
         (b"{\"data\":{\"msg_id\":1,\"create_time\":\"soon\"}}", Reason::BadTime),
         (b"{\"data\":{\"msg_id\":1,\"create_time\":-62135596800}}", Reason::BadTime),

@@ -31,7 +31,8 @@ pub struct Plan {
     pub from: i64,
     /// Over how many seconds the messages are spread.
     pub spread_secs: i64,
-    /// Whether there are malformed events, repetitions and contacts among the messages.
+    /// Whether there are malformed events, repetitions and contacts among the messages, and ids and sources that are integers: most other
+    /// programs that read JSON take none of these.
     pub mixed: bool,
 }
 
@@ -110,10 +111,12 @@ impl Iterator for Events {
 impl Events {
     fn message(&mut self, at: u64) -> Event {
         let msg_id = message::msg_id(self.plan.seed, at);
-        let integer_source = self.random.below(1_000) < 16;
+        let integer_source = self.random.below(1_000) < 16 && self.plan.mixed;
+        let integer_id = self.random.below(2) == 0 && self.plan.mixed;
         let large = at % LARGE_EVERY == LARGE_EVERY / 2;
         let said_at = self.said_at(at);
-        let body = message::message(&mut self.random, &msg_id, said_at, integer_source, large);
+        let as_integer = message::AsInteger { id: integer_id, source: integer_source };
+        let body = message::message(&mut self.random, &msg_id, said_at, as_integer, large);
         if self.plan.mixed && !large {
             if self.sent.len() == REPEATED_FROM {
                 self.sent.pop_front();
@@ -141,7 +144,7 @@ impl Events {
     fn malformed(&mut self, at: u64) -> Vec<u8> {
         let msg_id = message::msg_id(self.plan.seed, at);
         let said_at = self.said_at(at);
-        let mut body = message::message(&mut self.random, &msg_id, said_at, false, false);
+        let mut body = message::message(&mut self.random, &msg_id, said_at, message::AsInteger::default(), false);
         let with = |from: &str, to: &str| {
             let text = String::from_utf8_lossy(&body).replacen(from, to, 1);
             text.into_bytes()

@@ -56,7 +56,14 @@ fn wxid(random: &mut Random, of: u64) -> String {
     format!("wxid_{:014x}", mix(person) >> 8)
 }
 
-pub(crate) fn message(random: &mut Random, msg_id: &str, said_at: i64, integer_source: bool, large: bool) -> Vec<u8> {
+/// What of a message is an integer for once.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct AsInteger {
+    pub(crate) id: bool,
+    pub(crate) source: bool,
+}
+
+pub(crate) fn message(random: &mut Random, msg_id: &str, said_at: i64, as_integer: AsInteger, large: bool) -> Vec<u8> {
     let in_a_room = random.below(100) < 70;
     let sender = wxid(random, 3_000);
     let room = if in_a_room {
@@ -71,11 +78,11 @@ pub(crate) fn message(random: &mut Random, msg_id: &str, said_at: i64, integer_s
         3 => format!("{}在群聊中发了一张图片", random.pick(&NAMES)),
         _ => String::new(),
     };
-    let source = if integer_source { Value::from(random.below(10)) } else { Value::from(source(random)) };
+    let source = if as_integer.source { Value::from(random.below(10)) } else { Value::from(source(random)) };
     let (from, sender) = if in_a_room { (room.as_str(), sender.as_str()) } else { (sender.as_str(), "") };
     let guid = random.pick(&GUIDS);
     let quoted = |text: &str| Value::from(text).to_string();
-    let id = if random.below(2) == 0 { quoted(msg_id) } else { msg_id.to_owned() };
+    let id = if as_integer.id { msg_id.to_owned() } else { quoted(msg_id) };
     let event = format!(
         "{{\"guid\":\"{guid}\",\"notify_type\":1010,\"data\":{{\"from_username\":\"{from}\",\"to_username\":\"wxid_{:014x}\",\
          \"chatroom\":\"{room}\",\"chatroom_sender\":\"{sender}\",\"msg_id\":{id},\"msg_type\":{msg_type},\
