@@ -45,7 +45,7 @@ pub struct Step {
     pub to: Tier,
 }
 
-/// The next merge of a partition whose files, oldest first, are of these tiers and bytes; nothing if none is due.
+/// The next merge of a partition whose files are of these tiers and bytes; nothing if none is due.
 ///
 /// Files of a tier are merged with each other and move up by it. So a row is written three times at most, the first time included, while it
 /// waits for its day to be sealed; and small files stay few whatever the day holds.

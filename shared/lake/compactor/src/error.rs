@@ -17,7 +17,7 @@ pub enum CompactError {
     #[error("input {input} has `{column}` as {found}; it should be {expected}")]
     Column { input: usize, column: String, found: DataType, expected: DataType },
     #[error("row group {row_group} of input {input} promises {promised} rows and has {found}")]
-    Rows { input: usize, row_group: usize, promised: u32, found: usize },
+    Rows { input: usize, row_group: usize, promised: usize, found: usize },
     #[error("the inputs have {0} rows; one compaction takes 2^31")]
     TooManyRows(u64),
     #[error("the columns cannot be put in order")]

@@ -3,17 +3,18 @@
 //! 1. **Keys.** Of all inputs only the key columns are read: they decide which rows are kept, and in which order. Of the messages with one `msg_id`
 //!    the one that was received first is kept, of the contacts with one `username` the last. Messages are ordered by chat room and time, contacts by
 //!    name.
-//! 2. **Columns.** A few columns at a time are decoded from all inputs, put in order and encoded, a row group after the other. Each value is
-//!    decoded once and encoded once; rows are never put together.
+//! 2. **Columns.** A few columns at a time are decoded from all inputs, put in order and encoded, a row group after the other. A value is
+//!    decoded and encoded once; rows are never put together.
 //! 3. **Files.** The encoded chunks are spliced into files, no larger than asked for and divided by the order.
 //!
 //! **Memory** is what [`Options::memory_bytes`] allows for decoded columns and encoded pages, and up to 120 bytes per row for keys and order. Pages
-//! that do not fit wait in a file. A column that does not fit is decoded in several passes. A single value is always held whole.
+//! that do not fit wait in a file. A column that does not fit is decoded again for each part of the output that does. A single value is held whole.
 //!
 //! **The same inputs give the same bytes**, whenever and wherever: the files depend on nothing but the inputs, their order and the options. Rows of one
 //! order stay in the order of their ids, so that compacting an output again gives the same rows in the same order.
 
 mod columns;
+mod decode;
 mod error;
 mod inputs;
 mod order;
@@ -50,12 +51,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// What Skylark compacts with: 256 MiB of memory, and the largest files and row groups that the lake's rules have.
+    /// What Skylark compacts with: 224 MiB of memory, and the largest files and row groups that the lake's rules have.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
             level: Level::L1,
-            memory_bytes: 256 << 20,
+            memory_bytes: 224 << 20,
             max_output_bytes: MAX_FILE_BYTES,
             row_group_rows: ROW_GROUP_ROWS,
         }

@@ -8,7 +8,7 @@ use arrow_array::types::{
     Int32Type, Int64Type, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType,
 };
-use arrow_array::{Array, ArrayRef, StringViewArray};
+use arrow_array::{Array, ArrayRef, BinaryViewArray};
 use arrow_schema::{DataType, TimeUnit};
 use arrow_select::concat::concat;
 use twox_hash::XxHash64;
@@ -57,7 +57,7 @@ impl Order {
 
 /// The key columns of all rows.
 struct Keys {
-    ids: StringViewArray,
+    ids: BinaryViewArray,
     /// Larger is later; 0 is unknown.
     received: Vec<u64>,
     /// The rank of the group and the time, as one number of 96 bits.
@@ -80,7 +80,7 @@ impl Keys {
             let rows = piece.rows as usize;
             ids.push(match id {
                 Some((column, array)) => text(inputs, column, array)?,
-                None => StringViewArray::new_null(rows),
+                None => BinaryViewArray::new_null(rows),
             });
             received.extend(rising(inputs, received_at, rows)?);
             let times = rising(inputs, time, rows)?;
@@ -100,8 +100,8 @@ impl Keys {
         }
         let ids: Vec<&dyn Array> = ids.iter().map(|ids| ids as &dyn Array).collect();
         let ids = match ids.is_empty() {
-            true => StringViewArray::new_null(0),
-            false => concat(&ids)?.as_string_view().clone(),
+            true => BinaryViewArray::new_null(0),
+            false => concat(&ids)?.as_binary_view().clone(),
         };
         Ok(Self { ids, received, places })
     }
@@ -109,7 +109,7 @@ impl Keys {
     /// Of each id that several rows have, the rows that are not kept.
     fn twins(&self, keep: Keep) -> Vec<Twin> {
         let mut hashed: Vec<(u64, u32)> =
-            (0..).zip(&self.ids).filter_map(|(row, id)| Some((XxHash64::oneshot(0, id?.as_bytes()), row))).collect();
+            (0..).zip(&self.ids).filter_map(|(row, id)| Some((XxHash64::oneshot(0, id?), row))).collect();
         hashed.sort_unstable();
         let mut twins = Vec::new();
         for alike in hashed.chunk_by_mut(|a, b| a.0 == b.0).filter(|alike| alike.len() > 1) {
@@ -142,11 +142,11 @@ impl Keys {
 /// The texts that rows are grouped by, numbered from 1 as they are met. 0 is none.
 #[derive(Default)]
 struct Groups {
-    numbers: HashMap<Box<str>, u32>,
+    numbers: HashMap<Box<[u8]>, u32>,
 }
 
 impl Groups {
-    fn number(&mut self, name: &str) -> u32 {
+    fn number(&mut self, name: &[u8]) -> u32 {
         if let Some(number) = self.numbers.get(name) {
             return *number;
         }
@@ -157,7 +157,7 @@ impl Groups {
 
     /// For each number, the place of its text among all of them.
     fn ranks(&self) -> Vec<u32> {
-        let mut names: Vec<(&str, u32)> = self.numbers.iter().map(|(name, number)| (name.as_ref(), *number)).collect();
+        let mut names: Vec<(&[u8], u32)> = self.numbers.iter().map(|(name, number)| (name.as_ref(), *number)).collect();
         names.sort_unstable();
         let mut ranks = vec![0; names.len() + 1];
         for (rank, (_, number)) in (1..).zip(names) {
@@ -169,8 +169,8 @@ impl Groups {
     }
 }
 
-fn text(inputs: &Inputs, column: usize, array: ArrayRef) -> Result<StringViewArray, CompactError> {
-    match array.as_string_view_opt() {
+fn text(inputs: &Inputs, column: usize, array: ArrayRef) -> Result<BinaryViewArray, CompactError> {
+    match array.as_binary_view_opt() {
         Some(text) => Ok(text.clone()),
         None => Err(wrong_type(inputs, column, &array, DataType::Utf8View)),
     }
