@@ -12,8 +12,8 @@ use skylark_tests::workspace;
 const ADAPTERS: [&str; 6] = ["lambda-kit", "lark", "queue", "socket", "table", "vault"];
 
 /// Never on AWS: the local runner, its parts, the stand-in vendor, the command line, the fakes.
-const NEVER_DEPLOYED: [&str; 7] =
-    ["bench", "lake-import", "lake-sample", "lark-sandbox", "skylark", "skylark-tests", "testkit"];
+const NEVER_DEPLOYED: [&str; 8] =
+    ["bench", "lake-bench", "lake-import", "lake-sample", "lark-sandbox", "skylark", "skylark-tests", "testkit"];
 
 /// Emulators and servers. A function that reaches one carries it into every cold start.
 const EMULATION: [&str; 6] = ["axum", "dynoxide-rs", "libsqlite3-sys", "rusqlite", "s3s", "tokio-tungstenite"];

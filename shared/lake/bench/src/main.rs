@@ -1,0 +1,42 @@
+//! Measures the lake's work beside DuckDB, Polars and pyarrow: the same files, one run, each engine in a process of its own.
+//!
+//! What counts is CPU time: it stays what it is when the machine is shared.
+
+mod compact;
+mod data;
+mod peers;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Measures the lake beside DuckDB, Polars and pyarrow; exit code 1 if a budget does not hold")]
+struct Arguments {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Subcommand)]
+enum Benchmark {
+    /// Many small files -> one: deduplicated by msg_id, sorted by chatroom and time
+    Compact(compact::Plan),
+    /// The part of `compact` that is ours, once
+    #[command(hide = true)]
+    CompactOnce { inputs: PathBuf, folder: PathBuf },
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().benchmark {
+        Benchmark::Compact(plan) => compact::measure(&plan).map(|report| (report.to_string(), report.holds())),
+        Benchmark::CompactOnce { inputs, folder } => compact::once(&inputs, &folder).map(|counts| (counts, true)),
+    };
+    let (printed, code) = match done {
+        Ok((report, true)) => (writeln!(io::stdout(), "{report}"), ExitCode::SUCCESS),
+        Ok((report, false)) => (writeln!(io::stdout(), "{report}"), ExitCode::FAILURE),
+        Err(error) => (writeln!(io::stderr(), "error: {}", domain::fault::chain(&error)), ExitCode::from(2)),
+    };
+    if printed.is_ok() { code } else { ExitCode::from(2) }
+}

@@ -1,0 +1,115 @@
+"""The other engines, and a stopwatch. Each command prints one line of JSON.
+
+versions                            what is installed
+rows INPUTS                         how many rows the files of a folder have
+measure COMMAND..                   runs a command: CPU seconds, seconds, peak resident bytes
+compact ENGINE INPUTS OUTPUT        one engine's compaction: dedupe by msg_id, sort by chatroom and create_time
+check FILE..                        count, ids, a hash that no order changes, and how often a row is out of order
+"""
+
+import glob
+import json
+import os
+import sys
+import time
+
+ROW_GROUP = 131_072
+LEVEL = 3
+
+
+def versions():
+    import duckdb
+    import polars
+    import pyarrow
+
+    return {"duckdb": duckdb.__version__, "polars": polars.__version__, "pyarrow": pyarrow.__version__}
+
+
+def rows(inputs):
+    import duckdb
+
+    return duckdb.connect().execute(f"SELECT count(*) FROM read_parquet('{inputs}/*.parquet')").fetchone()[0]
+
+
+def measure(*command):
+    start = time.monotonic()
+    child = os.posix_spawn(command[0], command, os.environ)
+    _, status, used = os.wait4(child, 0)
+    if status != 0:
+        sys.exit(f"{command} ended with {status}")
+    return {
+        "cpu_secs": used.ru_utime + used.ru_stime,
+        "secs": time.monotonic() - start,
+        "peak_bytes": used.ru_maxrss * 1024,
+    }
+
+
+def compact_duckdb(inputs, output):
+    import duckdb
+
+    db = duckdb.connect()
+    db.execute("SET preserve_insertion_order = false")
+    db.execute(f"SET temp_directory = '{os.path.dirname(output)}'")
+    db.execute(f"""
+        COPY (
+            SELECT * FROM read_parquet('{inputs}/*.parquet')
+            QUALIFY row_number() OVER (PARTITION BY msg_id ORDER BY received_at) = 1
+            ORDER BY chatroom, create_time
+        ) TO '{output}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {LEVEL}, ROW_GROUP_SIZE {ROW_GROUP})
+    """)
+
+
+def compact_polars(inputs, output):
+    import polars
+
+    # The files are in the order of their arrival, so that the first of each id is the earliest.
+    rows = polars.scan_parquet(sorted(glob.glob(f"{inputs}/*.parquet")))
+    rows = rows.unique("msg_id", keep="first", maintain_order=True).sort("chatroom", "create_time")
+    rows.sink_parquet(output, compression="zstd", compression_level=LEVEL, row_group_size=ROW_GROUP)
+
+
+def compact_pyarrow(inputs, output):
+    import pyarrow
+    import pyarrow.dataset
+    import pyarrow.parquet
+
+    rows = pyarrow.dataset.dataset(sorted(glob.glob(f"{inputs}/*.parquet"))).to_table()
+    # The files are in the order of their arrival, so that the first of each id is the earliest.
+    keys = pyarrow.table({"msg_id": rows["msg_id"], "row": pyarrow.array(range(len(rows)), pyarrow.int64())})
+    first = keys.group_by("msg_id").aggregate([("row", "min")])["row_min"]
+    keys = rows.select(["chatroom", "create_time"]).take(first).append_column("row", first)
+    order = keys.sort_by([("chatroom", "ascending"), ("create_time", "ascending")])["row"]
+    rows = rows.take(order)
+    pyarrow.parquet.write_table(
+        rows, output, compression="zstd", compression_level=LEVEL, row_group_size=ROW_GROUP,
+        use_dictionary=["chatroom", "chatroom_sender", "from_username", "to_username", "source", "guid", "raw_object"],
+    )
+
+
+def check(*files):
+    import duckdb
+
+    db = duckdb.connect()
+    listed = ", ".join(f"'{file}'" for file in files)
+    rows, ids, digest = db.execute(f"""
+        SELECT count(*), count(DISTINCT msg_id), sum(hash(rows)::HUGEINT) FROM read_parquet([{listed}]) rows
+    """).fetchone()
+    disorder = 0
+    for file in files:
+        disorder += db.execute(f"""
+            SELECT count(*) FROM (
+                SELECT chatroom, create_time, lag(chatroom) OVER place AS room, lag(create_time) OVER place AS time
+                FROM read_parquet('{file}', file_row_number = true) WINDOW place AS (ORDER BY file_row_number)
+            ) WHERE room > chatroom OR (room = chatroom AND time > create_time)
+        """).fetchone()[0]
+    return {"rows": rows, "ids": ids, "digest": str(digest), "disorder": disorder}
+
+
+if __name__ == "__main__":
+    command, *arguments = sys.argv[1:]
+    if command == "compact":
+        engine, inputs, output = arguments
+        globals()[f"compact_{engine}"](inputs, output)
+        pass
+    else:
+        print(json.dumps({"versions": versions, "rows": rows, "measure": measure, "check": check}[command](*arguments)))
