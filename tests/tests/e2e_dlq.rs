@@ -1,6 +1,6 @@
 //! `skylark dlq` against bundles whose functions fail: what failed is listed and shown with its reason, put back in its order, and a
 //! command that is killed in the middle loses nothing.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what does not run ends the test")]
+#![expect(clippy::unwrap_used, reason = "what does not run ends the test")]
 
 use std::collections::BTreeSet;
 use std::fs;

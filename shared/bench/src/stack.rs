@@ -80,6 +80,7 @@ impl Stack {
     pub(crate) async fn requests(&self, caller: &str) -> Result<BTreeMap<String, u64>, StackError> {
         let url = format!("{}/_skylark/status", self.setting("/aws_endpoint")?);
         let status: Value = self.http.get(url).send().await?.json().await?;
-        Ok(serde_json::from_value(status["requests"][caller].clone()).unwrap_or_default())
+        let requests = status.get("requests").and_then(|requests| requests.get(caller)).cloned().unwrap_or_default();
+        Ok(serde_json::from_value(requests).unwrap_or_default())
     }
 }

@@ -40,7 +40,6 @@ const ROUNDS: u32 = 1_000;
 const SAMPLES: usize = 300;
 
 const PERSON: &str = "ou_ann";
-const REDIRECT: &str = "http://127.0.0.1:9/back";
 const MINT: &str = "POST /open-apis/auth/v3/tenant_access_token/internal";
 
 /// What was measured.
@@ -180,7 +179,12 @@ async fn cold(stack: &Stack) -> Result<(Spread<Duration>, u64), TokensError> {
         waits.push(asked.into_iter().max().unwrap_or_default());
         let told = stack.http.get(format!("{sandbox}/sandbox/calls")).send().await.map_err(StackError::from)?;
         let told: Value = told.json().await.map_err(StackError::from)?;
-        let of_mint = told["counts"][MINT].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64());
+        let of_mint = told
+            .get("counts")
+            .and_then(|counts| counts.get(MINT)?.as_object())
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, count)| count.as_u64());
         calls = calls.max(of_mint.sum());
     }
     Ok((Spread::of(waits), calls))
@@ -205,7 +209,12 @@ async fn authorize(stack: &Stack, caller: &Caller, app_id: &AppId) -> Result<(),
     );
     let consent = json!({ "url": page, "open_id": PERSON, "approve": true });
     let back = post(stack, "authorize", &consent).await?;
-    let code = back["location"].as_str().unwrap_or_default().split(['?', '&']).find_map(|it| it.strip_prefix("code="));
+    let code = back
+        .get("location")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .split(['?', '&'])
+        .find_map(|it| it.strip_prefix("code="));
     let code = code.ok_or_else(|| TokensError::Sandbox(back.clone()))?;
     let request = SessionRequest {
         app_id: app_id.clone(),

@@ -7,7 +7,7 @@ mod redrive;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use self::boxes::{Boxes, Kind, LetterBox};
+use self::boxes::{Boxes, LetterBox};
 use self::letter::Letter;
 use crate::args::Place;
 use crate::confirm::confirm;
@@ -162,6 +162,7 @@ async fn show(boxes: &Boxes, name: Option<&str>, limit: u32, as_json: bool) -> R
 
 #[cfg(test)]
 mod tests {
+    use super::boxes::Kind;
     use super::*;
 
     #[test]

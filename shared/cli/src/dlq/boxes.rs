@@ -161,7 +161,7 @@ impl Boxes {
         for handle in handles {
             self.release(chosen, &handle).await?;
         }
-        letters.sort_by(|a, b| a.at.cmp(&b.at));
+        letters.sort_by_key(|letter| letter.at);
         Ok(letters)
     }
 

@@ -98,7 +98,10 @@ impl Process {
         let count = count.clone();
         let told = move || {
             let batches = lines.filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok());
-            batches.inspect(|_| drop(count.fetch_add(1, Ordering::SeqCst))).last()
+            let counted = batches.inspect(|_| {
+                count.fetch_add(1, Ordering::SeqCst);
+            });
+            counted.last()
         };
         Self { child, acknowledged: std::thread::spawn(told) }
     }
