@@ -42,10 +42,19 @@ pub(crate) struct Plan {
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
-struct Used {
-    cpu_secs: f64,
-    secs: f64,
-    peak_bytes: f64,
+pub(crate) struct Used {
+    pub(crate) cpu_secs: f64,
+    pub(crate) secs: f64,
+    pub(crate) peak_bytes: f64,
+}
+
+impl Used {
+    /// The median of something that several runs used.
+    pub(crate) fn median(runs: &[Self], of: impl Fn(&Self) -> f64) -> f64 {
+        let mut values: Vec<f64> = runs.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    }
 }
 
 /// What an output says, whatever its order is.
@@ -67,9 +76,7 @@ struct Figures {
 
 impl Figures {
     fn median(&self, of: impl Fn(&Used) -> f64) -> f64 {
-        let mut values: Vec<f64> = self.runs.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+        Used::median(&self.runs, of)
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod compact;
 mod data;
+mod ingest;
 mod peers;
 
 use std::io::{self, Write as _};
@@ -26,12 +27,25 @@ enum Benchmark {
     /// The part of `compact` that is ours, once
     #[command(hide = true)]
     CompactOnce { inputs: PathBuf, folder: PathBuf },
+    /// A file of events -> one Parquet file, also beside arrow-json
+    Ingest(ingest::Plan),
+    /// The part of `ingest` that is ours, once
+    #[command(hide = true)]
+    IngestOnce { input: PathBuf, output: PathBuf },
+    /// The same with arrow-json
+    #[command(hide = true)]
+    IngestArrowJsonOnce { input: PathBuf, output: PathBuf },
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().benchmark {
         Benchmark::Compact(plan) => compact::measure(&plan).map(|report| (report.to_string(), report.holds())),
         Benchmark::CompactOnce { inputs, folder } => compact::once(&inputs, &folder).map(|counts| (counts, true)),
+        Benchmark::Ingest(plan) => ingest::measure(&plan).map(|report| (report.to_string(), report.holds())),
+        Benchmark::IngestOnce { input, output } => ingest::once(&input, &output).map(|rows| (rows, true)),
+        Benchmark::IngestArrowJsonOnce { input, output } => {
+            ingest::once_with_arrow_json(&input, &output).map(|rows| (rows, true))
+        }
     };
     let (printed, code) = match done {
         Ok((report, true)) => (writeln!(io::stdout(), "{report}"), ExitCode::SUCCESS),

@@ -4,6 +4,8 @@ versions                            what is installed
 rows INPUTS                         how many rows the files of a folder have
 measure COMMAND..                   runs a command: CPU seconds, seconds, peak resident bytes
 compact ENGINE INPUTS OUTPUT        one engine's compaction: dedupe by msg_id, sort by chatroom and create_time
+ingest ENGINE INPUT OUTPUT          one engine's JSONL -> Parquet
+check_ingest FILE                   count, and a hash that no order changes
 check FILE..                        count, ids, a hash that no order changes, and how often a row is out of order
 """
 
@@ -86,6 +88,84 @@ def compact_pyarrow(inputs, output):
     )
 
 
+# What is read, and what it is called in the table.
+TEXTS = ["from_username", "to_username", "chatroom", "chatroom_sender", "msg_id", "content", "desc", "source"]
+INTEGERS = ["msg_type", "create_time", "is_chatroom_msg"]
+NAMES = {"desc": "msg_desc", "source": "msg_source"}
+
+
+def ingest_duckdb(input, output):
+    import duckdb
+
+    data = ", ".join([f"\"{name}\" VARCHAR" for name in TEXTS] + [f"{name} BIGINT" for name in INTEGERS])
+    texts = ", ".join(f"data.\"{name}\" AS {NAMES.get(name, name)}" for name in TEXTS)
+    duckdb.connect().execute(f"""
+        COPY (
+            SELECT guid, notify_type, {texts}, data.msg_type AS msg_type, data.is_chatroom_msg AS is_chatroom_msg,
+                make_timestamptz(data.create_time * 1000000) AS create_time
+            FROM read_json('{input}', format = 'newline_delimited',
+                columns = {{guid: 'VARCHAR', notify_type: 'BIGINT', data: 'STRUCT({data})'}})
+        ) TO '{output}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {LEVEL}, ROW_GROUP_SIZE {ROW_GROUP})
+    """)
+
+
+def ingest_polars(input, output):
+    import polars
+
+    data = {name: polars.String for name in TEXTS} | {name: polars.Int64 for name in INTEGERS}
+    schema = {"guid": polars.String, "notify_type": polars.Int64, "data": polars.Struct(data)}
+    rows = polars.scan_ndjson(input, schema=schema).unnest("data").rename(NAMES)
+    time = polars.from_epoch("create_time").dt.cast_time_unit("us").dt.replace_time_zone("UTC").alias("create_time")
+    rows.with_columns(time).sink_parquet(output, compression="zstd", compression_level=LEVEL, row_group_size=ROW_GROUP)
+
+
+def ingest_pyarrow(input, output):
+    import pyarrow
+    import pyarrow.compute
+    import pyarrow.json
+    import pyarrow.parquet
+
+    data = [(name, pyarrow.string()) for name in TEXTS] + [(name, pyarrow.int64()) for name in INTEGERS]
+    schema = pyarrow.schema([("guid", pyarrow.string()), ("notify_type", pyarrow.int64()), ("data", pyarrow.struct(data))])
+    reader = pyarrow.json.open_json(
+        input, pyarrow.json.ReadOptions(block_size=4 << 20), pyarrow.json.ParseOptions(explicit_schema=schema)
+    )
+    writer, held = None, []
+
+    def write():
+        nonlocal writer
+        table = pyarrow.Table.from_batches(held).flatten()
+        held.clear()
+        names = [name.removeprefix("data.") for name in table.column_names]
+        table = table.rename_columns([NAMES.get(name, name) for name in names])
+        micros = pyarrow.compute.multiply(table["create_time"], 1_000_000).cast(pyarrow.timestamp("us", "UTC"))
+        table = table.set_column(table.column_names.index("create_time"), "create_time", micros)
+        writer = writer or pyarrow.parquet.ParquetWriter(
+            output, table.schema, compression="zstd", compression_level=LEVEL,
+            use_dictionary=["guid", "from_username", "to_username", "chatroom", "chatroom_sender"],
+        )
+        writer.write_table(table, row_group_size=ROW_GROUP)
+
+    for batch in reader:
+        held.append(batch)
+        if sum(map(len, held)) >= ROW_GROUP:
+            write()
+    if held:
+        write()
+    writer.close()
+
+
+def check_ingest(file):
+    import duckdb
+
+    columns = ["guid", "notify_type"] + [NAMES.get(name, name) for name in TEXTS + INTEGERS]
+    values = ", ".join("epoch_us(create_time)" if name == "create_time" else name for name in columns)
+    rows, digest = duckdb.connect().execute(
+        f"SELECT count(*), sum(hash({values})::HUGEINT) FROM read_parquet('{file}')"
+    ).fetchone()
+    return {"rows": rows, "digest": str(digest)}
+
+
 def check(*files):
     import duckdb
 
@@ -107,9 +187,9 @@ def check(*files):
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
-    if command == "compact":
+    if command in ("compact", "ingest"):
         engine, inputs, output = arguments
-        globals()[f"compact_{engine}"](inputs, output)
-        pass
+        globals()[f"{command}_{engine}"](inputs, output)
     else:
-        print(json.dumps({"versions": versions, "rows": rows, "measure": measure, "check": check}[command](*arguments)))
+        asked = {"versions": versions, "rows": rows, "measure": measure, "check": check, "check_ingest": check_ingest}
+        print(json.dumps(asked[command](*arguments)))

@@ -27,6 +27,8 @@ pub(crate) enum BenchError {
     Convert(#[from] arrow_schema::ArrowError),
     #[error("the data cannot be written")]
     Write(#[from] lake_rows::WriteError),
+    #[error("the data does not become Parquet")]
+    Parquet(#[from] parquet::errors::ParquetError),
     #[error("the data has no time")]
     Time(#[from] time::error::ComponentRange),
     #[error("the data cannot be compacted")]
