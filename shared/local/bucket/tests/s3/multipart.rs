@@ -181,6 +181,27 @@ async fn parts_are_copied_by_range_and_composite_checksums_cover_the_parts() {
 }
 
 #[tokio::test]
+async fn a_part_brings_its_checksum_where_the_whole_is_made_of_those_of_the_parts() {
+    let server = Server::start().await;
+    let client = server.client();
+    for (algorithm, kind, answer) in [
+        (ChecksumAlgorithm::Sha256, ChecksumType::Composite, Some("InvalidRequest")),
+        (ChecksumAlgorithm::Crc32, ChecksumType::Composite, Some("InvalidRequest")),
+        (ChecksumAlgorithm::Crc32, ChecksumType::FullObject, None),
+        (ChecksumAlgorithm::Crc64Nvme, ChecksumType::FullObject, None),
+    ] {
+        let created = client.create_multipart_upload().bucket(BUCKET).key("k").checksum_algorithm(algorithm.clone());
+        let id = created.checksum_type(kind).send().await.unwrap().upload_id.unwrap();
+        let part = client.upload_part().bucket(BUCKET).key("k").upload_id(&id).part_number(1);
+        let sent = part.body(b"abc".to_vec().into()).send().await;
+        match answer {
+            Some(expected) => assert_eq!(code(sent), expected, "{algorithm}"),
+            None => assert!(sent.is_ok(), "{algorithm}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn open_uploads_are_listed_in_pages_by_key_and_id() {
     let server = Server::start().await;
     let client = server.client();
