@@ -8,11 +8,14 @@ use time::format_description::well_known::Rfc3339;
 use crate::fault::PortFault;
 use crate::session::{Session, SessionStatus};
 use crate::token::UserToken;
+use crate::upload::Upload;
+use crate::upload::file::StoredFile;
+use crate::upload::merge;
 
 /// A fact on the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {
-    /// `skylark.authorization`, `skylark.token` or `skylark.lark`.
+    /// `skylark.authorization`, `skylark.token`, `skylark.files` or `skylark.lark`.
     pub source: &'static str,
     pub detail_type: String,
     pub detail: Value,
@@ -69,6 +72,34 @@ impl Fact {
                 "ends_at": after.ends_at().and_then(time),
             }),
         })
+    }
+
+    /// A file is there for the members of its conversation.
+    #[must_use]
+    pub fn of_file(file: &StoredFile) -> Self {
+        let mut detail = merge::public(file);
+        if let Some(fields) = detail.as_object_mut() {
+            fields.insert("tenant_id".to_owned(), json!(file.tenant_id));
+            fields.insert("conversation_id".to_owned(), json!(file.conversation_id));
+        }
+        Self { source: "skylark.files", detail_type: "FileUploadCompleted".to_owned(), detail }
+    }
+
+    /// What was uploaded is not what its sender said it is.
+    #[must_use]
+    pub fn of_failed_upload(upload: &Upload) -> Self {
+        Self {
+            source: "skylark.files",
+            detail_type: "FileUploadFailed".to_owned(),
+            detail: json!({
+                "upload_id": upload.upload_id,
+                "tenant_id": upload.tenant_id,
+                "conversation_id": upload.conversation_id,
+                "user_id": upload.user_id,
+                "filename": upload.filename,
+                "failure": upload.failure,
+            }),
+        }
     }
 
     /// An event that the vendor pushed, as it came.

@@ -138,6 +138,10 @@ uuid_id!(
     /// An uploaded file.
     FileId, "file_id"
 );
+uuid_id!(
+    /// An upload, as its sender knows it.
+    UploadId, "upload_id"
+);
 text_id!(
     /// A way out of a conversation to people elsewhere, as the deployment names it.
     ChannelName, "channel", "1 to 32 letters, digits, `_`, `-` or `.`", |t| word(t, 32)

@@ -19,6 +19,7 @@ pub mod session;
 pub mod socket;
 pub mod tenant_token;
 pub mod token;
+pub mod upload;
 pub mod user_sync;
 pub mod user_tokens;
 pub mod work;

@@ -4,7 +4,8 @@ use domain::access::Scope;
 use domain::app::{App, AppKind, AppSecrets, AppStatus, Brand};
 use domain::chat::{Conversation, ConversationKind, Draft, NewConversation, Payload, Priority};
 use domain::id::{
-    AppId, ChatMessageId, ClientId, ConversationId, EventId, FamilyId, OpenId, SessionId, TenantId, UserId,
+    AppId, ChatMessageId, ClientId, ConversationId, EventId, FamilyId, FileId, OpenId, SessionId, TenantId, UploadId,
+    UserId,
 };
 use domain::inbox::{Entry, EntryKind};
 use domain::lake::source::{Mapping, Source, SourceKey, SourceName};
@@ -13,6 +14,10 @@ use domain::seal::Sealed;
 use domain::session::{Attempt, CardStyle, Session, SessionRequest};
 use domain::tenant_token::TenantToken;
 use domain::token::{Profile, TokenPair, UserToken};
+use domain::upload::checksum::Crc64;
+use domain::upload::file::{Content, StoredFile};
+use domain::upload::plan::CHUNK_BYTES;
+use domain::upload::{Origin, Status, Upload};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
@@ -252,4 +257,60 @@ pub fn draft(conversation: &Conversation, from: &str, n: u32, text: &str) -> Dra
         digest: String::new(),
     };
     Draft { digest: draft.wording(), ..draft }
+}
+
+#[must_use]
+pub fn upload_id(n: u32) -> UploadId {
+    UploadId::parse(format!("00000000-0000-4000-b000-{n:012x}")).unwrap()
+}
+
+#[must_use]
+pub fn file_id(n: u32) -> FileId {
+    FileId::parse(format!("00000000-0000-4000-9000-{n:012x}")).unwrap()
+}
+
+/// Ann's upload of three bytes into a conversation.
+#[must_use]
+pub fn upload(n: u32) -> Upload {
+    Upload {
+        upload_id: upload_id(n),
+        file_id: file_id(n),
+        tenant_id: tenant_id(),
+        user_id: user_id("ann"),
+        conversation_id: conversation_id(1),
+        filename: "周报 📄.pdf".to_owned(),
+        mime_type: "application/pdf".to_owned(),
+        file_size: 3,
+        origin: Origin::Client { chunk_size: CHUNK_BYTES },
+        total_chunks: 1,
+        checksum_crc64nvme: Some(Crc64::of(b"abc")),
+        checksum_sha256: None,
+        multipart_id: format!("multipart-{n}"),
+        status: Status::Uploading,
+        failure: None,
+        created_at: NOW,
+        touched_at: NOW,
+        version: 1,
+    }
+}
+
+/// The file of [`upload`], whose content is that of all of them.
+#[must_use]
+pub fn file(n: u32) -> StoredFile {
+    let upload = upload(n);
+    StoredFile {
+        file_id: upload.file_id,
+        upload_id: upload.upload_id,
+        tenant_id: upload.tenant_id,
+        user_id: upload.user_id,
+        conversation_id: upload.conversation_id,
+        filename: upload.filename,
+        mime_type: upload.mime_type,
+        file_size: upload.file_size,
+        checksum_crc64nvme: Crc64::of(b"abc"),
+        checksum_sha256: None,
+        content_id: Content::id_of(Crc64::of(b"abc"), 3),
+        object_key: "u/acme/content".to_owned(),
+        completed_at: NOW,
+    }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
-use super::{Message, Payload};
+use super::{ChatFault, Message, Payload};
 use crate::id::{ChannelName, ChatMessageId, ConversationId, TenantId, UserId};
 
 /// The most that a conversation's metadata takes as JSON: every message writes it again.
@@ -139,6 +139,12 @@ impl NewConversation {
 }
 
 impl Conversation {
+    /// The conversation if there is one in this tenant and the user takes part in it.
+    pub fn of_member(found: Option<Self>, tenant_id: &TenantId, user_id: &UserId) -> Result<Self, ChatFault> {
+        let found = found.filter(|known| known.tenant_id == *tenant_id).ok_or(ChatFault::NoConversation)?;
+        if found.members.contains(user_id) { Ok(found) } else { Err(ChatFault::NotAMember) }
+    }
+
     /// When it was last said anything in.
     #[must_use]
     pub fn active_at(&self) -> OffsetDateTime {
