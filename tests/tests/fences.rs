@@ -9,7 +9,7 @@ use serde_json::Value;
 use skylark_tests::workspace;
 
 /// Crates between the functions and the domain. They know the domain and not each other.
-const ADAPTERS: [&str; 6] = ["lambda-kit", "lark", "queue", "socket", "table", "vault"];
+const ADAPTERS: [&str; 7] = ["bucket", "lambda-kit", "lark", "queue", "socket", "table", "vault"];
 
 /// Never on AWS: the local runner, its parts, the stand-in vendor, the command line, the fakes.
 const NEVER_DEPLOYED: [&str; 8] =

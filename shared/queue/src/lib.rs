@@ -5,6 +5,8 @@ mod events;
 #[cfg(feature = "sqs")]
 mod lake;
 #[cfg(feature = "sqs")]
+mod merge;
+#[cfg(feature = "sqs")]
 mod push;
 #[cfg(feature = "sqs")]
 mod sqs;
@@ -13,6 +15,8 @@ mod sqs;
 pub use events::EventBridgeBus;
 #[cfg(feature = "sqs")]
 pub use lake::{SqsCompactQueue, SqsIntakeQueue};
+#[cfg(feature = "sqs")]
+pub use merge::SqsMergeQueue;
 #[cfg(feature = "sqs")]
 pub use push::SqsPushQueue;
 #[cfg(feature = "sqs")]

@@ -28,6 +28,10 @@
 //! | draft that was accepted | `IDEM#<tenant_id>#<user_id>#<message_id>` | `IDEM` | |
 //! | pair of people who have a conversation | `PAIR#<tenant_id>#<user_id>#<user_id>` | `PAIR` | |
 //! | membership | `USER#<tenant_id>#<user_id>` | `CONV#<conversation_id>` | |
+//! | upload | `UPLOAD#<upload_id>` | `UPLOAD` | `upload.uploading`, expires; `upload.merging`, asked for again; absent once ended |
+//! | file | `FILE#<file_id>` | `FILE` | |
+//! | content of files | `CONTENT#<tenant_id>#<content_id>` | `CONTENT` | `content.unreferenced`, since when; absent while files refer to it |
+//! | what a person uploads | `QUOTA#<tenant_id>#<user_id>` | `QUOTA` | |
 //!
 //! Times that DynamoDB compares (`at`, `claim_until`, `lease_until`, `asked_until`, `issued_at` of a ticket, `ttl`) are Unix seconds; all others are RFC 3339.
 
@@ -36,6 +40,7 @@ mod batch;
 mod chat;
 mod client;
 mod family;
+mod file;
 mod gate;
 mod health;
 mod inbox;
@@ -50,6 +55,7 @@ mod socket;
 mod source;
 mod tenant_token;
 mod token;
+mod upload;
 
 use aws_sdk_dynamodb::Client;
 

@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{
 };
 use domain::fault::PortFault;
 use table::{Table, TableLimiter, TableMessages};
-use testkit::{contract, contract_chat, contract_lake, contract_sockets, contract_tokens};
+use testkit::{contract, contract_chat, contract_lake, contract_sockets, contract_tokens, contract_uploads};
 
 /// A table like the template's, in an endpoint of this test's own.
 async fn table() -> Table {
@@ -160,4 +160,9 @@ async fn a_probe_of_a_missing_table_fails() {
     let (client, table) = client_and_table().await;
     table.probe().await.unwrap();
     assert!(matches!(Table::new(client, "missing").probe().await, Err(PortFault::Broken { .. })));
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_uploads() {
+    contract_uploads::uploads(&table().await).await;
 }
