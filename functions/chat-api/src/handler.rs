@@ -11,7 +11,7 @@ use domain::chat::{
     Joined, Message, MessageStore, NewConversation, Payload, Priority, Progress,
 };
 use domain::fault::{Fault, PortFault, Refusal, Remedy, chain};
-use domain::id::{ChannelName, ChatMessageId, ConversationId, FileId, IdError, TenantId, UserId};
+use domain::id::{ChannelName, ChatMessageId, ConversationId, FileId, IdError, UserId};
 use domain::limit::LimitFault;
 use domain::push::{Audience, Frame, PushJob, PushQueue};
 use lambda_kit::http::{self, BadRequest, Fields, Gate, Method, Request, RequestExt as _, Response, StatusCode};
@@ -327,16 +327,6 @@ fn message_view(message: &Message, conversation: &Conversation, progress: &Progr
     match view {
         Value::Object(fields) => Value::Object(fields.into_iter().chain(recipients).collect()),
         other => other,
-    }
-}
-
-/// No file was ever uploaded.
-pub(crate) struct NoFiles;
-
-#[async_trait::async_trait]
-impl FileCatalog for NoFiles {
-    async fn ready(&self, _: &TenantId, _: &ConversationId, _: &FileId) -> Result<bool, PortFault> {
-        Ok(false)
     }
 }
 

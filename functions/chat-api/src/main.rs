@@ -12,7 +12,7 @@ use table::{Table, TableLimiter, TableMessages};
 use vault::AccessTokens;
 
 use crate::config::Config;
-use crate::handler::{Chat, NoFiles};
+use crate::handler::Chat;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -21,10 +21,12 @@ async fn main() -> Result<(), Error> {
     let aws = aws::config();
     let kms = || aws_sdk_kms::Client::new(&aws);
     let verifier = Arc::new(AccessTokens::from_setting(&config.signing_key, config.public_url, kms)?);
-    let table = Table::new(aws_sdk_dynamodb::Client::new(&aws), config.chat_table);
+    let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
+    let files = Arc::new(Table::new(dynamodb.clone(), config.files_table));
+    let table = Table::new(dynamodb, config.chat_table);
     let gate = Gate::new(verifier, Arc::new(TableLimiter::new(table.clone())));
     let push = Arc::new(SqsPushQueue::new(aws_sdk_sqs::Client::new(&aws), config.push_queue_url));
     let messages = Arc::new(TableMessages::new(table.clone()));
-    let chat = Chat { conversations: Arc::new(table), messages, files: Arc::new(NoFiles), push };
+    let chat = Chat { conversations: Arc::new(table), messages, files, push };
     http::run(|request| handler::answer(&gate, &chat, request, clock::now())).await
 }
