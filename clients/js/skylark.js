@@ -5,6 +5,8 @@
 //   skylark.follow(conversationId, lastSeqOnScreen);
 //   await skylark.connect();
 //   await skylark.send(conversationId, { type: "text", text: "你好 🙂" });
+//   const { file_id } = await skylark.upload(conversationId, input.files[0], { onProgress: ({ sent, total }) => show(sent / total) });
+//   await skylark.send(conversationId, { type: "file", file_id });
 //
 // `token` is called for an access token (and with `true` for another one, when the API refused the last). It may be asynchronous; the secret
 // that tokens are made of belongs on your server, never in a page.
@@ -30,6 +32,11 @@ const WAITS = {
 /** How many messages are read at a time, and how many conversations a hello names. */
 const PAGE = 100;
 const HELLO = 200;
+
+/** How many chunks are signed at a time, how often one is sent, and how often those that the API misses are. */
+const SIGNED = 20;
+const CHUNK_TRIES = 5;
+const ROUNDS = 5;
 
 const random = (below) => Math.random() * below;
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -213,6 +220,98 @@ export class Skylark extends EventTarget {
     return this.#call("POST", `/v1/conversations/${conversationId}/read`, seq === undefined ? {} : { seq });
   }
 
+  // ---------------------------------------------------------------------------------------------- files
+
+  /**
+   * Sends a `File` or `Blob` to a conversation in chunks, several at once, and resolves with the file as the API tells it: its `file_id` is
+   * what a message of type `file` names. Whoever keeps the id that `onBegin` is told can give it back as `uploadId` after an interruption,
+   * with the same bytes: then only what is missing is sent.
+   */
+  async upload(conversationId, file, { name = file.name, type = file.type, uploadId, chunkSize, parallel = 3, onBegin, onProgress, signal } = {}) {
+    const begun = uploadId
+      ? await this.#call("GET", `/v1/files/${uploadId}/status`)
+      : await this.#call("POST", "/v1/files/initiate", {
+          conversation_id: conversationId,
+          filename: name ?? "file",
+          file_size: file.size,
+          mime_type: type || "application/octet-stream",
+          chunk_size: chunkSize,
+        });
+    if (uploadId && begun.file_size !== file.size) throw new SkylarkError(409, { error: "other_file", message: "the upload is of another file" });
+    const path = `/v1/files/${begun.upload_id}`;
+    onBegin?.(begun.upload_id);
+    let missing = begun.missing_chunks ?? Array.from({ length: begun.total_chunks }, (_, index) => index + 1);
+    const slice = (number) => file.slice((number - 1) * begun.chunk_size, number * begun.chunk_size);
+    let sent = file.size - missing.reduce((sum, number) => sum + slice(number).size, 0);
+    const arrived = (bytes) => onProgress?.({ sent: (sent += bytes), total: file.size });
+    for (let round = 1; begun.status === "uploading"; round += 1) {
+      for (let at = 0; at < missing.length; at += SIGNED) await this.#sendChunks(path, missing.slice(at, at + SIGNED), { slice, parallel, arrived, signal });
+      try {
+        await this.#call("POST", `${path}/complete`, {});
+        break;
+      } catch (error) {
+        if (error.code !== "incomplete_upload" || round === ROUNDS) throw error;
+        missing = error.details.missing_chunks;
+      }
+    }
+    for (let wait = 50; ; wait = Math.min(2 * wait, 2 * SECOND)) {
+      signal?.throwIfAborted();
+      const { status, file_id: fileId, failure } = await this.#call("GET", `${path}/status`);
+      if (status === "completed") return this.file(fileId);
+      if (status !== "merging" && status !== "uploading") {
+        throw new SkylarkError(422, { error: failure?.code ?? `upload_${status}`, message: failure?.message ?? `the upload is ${status}` });
+      }
+      await sleep(wait);
+    }
+  }
+
+  /** A file, with a `download_url` that is good for a quarter of an hour. */
+  file(fileId) {
+    return this.#call("GET", `/v1/files/${fileId}`);
+  }
+
+  /** Gives an upload up, or removes a file of one's own. */
+  remove(id) {
+    return this.#call("DELETE", `/v1/files/${id}`);
+  }
+
+  async #sign(path, numbers, slice) {
+    const checksums = [];
+    for (const number of numbers) checksums.push(crc64(new Uint8Array(await slice(number).arrayBuffer())));
+    return (await this.#call("POST", `${path}/chunks`, { chunk_numbers: numbers, checksums })).chunks;
+  }
+
+  async #sendChunks(path, numbers, { slice, parallel, arrived, signal }) {
+    const waiting = await this.#sign(path, numbers, slice);
+    const work = async () => {
+      for (let chunk = waiting.shift(); chunk; chunk = waiting.shift()) {
+        await this.#sendChunk(path, chunk, slice, signal);
+        arrived(slice(chunk.chunk_number).size);
+      }
+    };
+    await Promise.all(Array.from({ length: parallel }, work));
+  }
+
+  /** Sends a chunk until it arrives. A URL that is no longer good is asked for again. */
+  async #sendChunk(path, chunk, slice, signal) {
+    for (let turn = 1; ; turn += 1) {
+      let problem;
+      try {
+        // A browser writes the length itself.
+        const { "content-length": _, ...headers } = chunk.headers;
+        const response = await fetch(chunk.url, { method: "PUT", headers, body: slice(chunk.chunk_number), signal });
+        if (response.ok) return;
+        problem = new SkylarkError(response.status, { error: "chunk_refused", message: await response.text() });
+        if (response.status === 403 || response.status === 404) [chunk] = await this.#sign(path, [chunk.chunk_number], slice);
+      } catch (error) {
+        if (signal?.aborted || turn === CHUNK_TRIES) throw error;
+        problem = error;
+      }
+      if (turn === CHUNK_TRIES) throw problem;
+      await sleep(random(SECOND * 2 ** turn));
+    }
+  }
+
   // ---------------------------------------------------------------------------------------------- calls
 
   /** Calls the API; tries again what may pass. Every call that changes something can be repeated without harm. */
@@ -242,6 +341,41 @@ export class Skylark extends EventTarget {
       }
     }
   }
+}
+
+let crcTable = null;
+
+/** The CRC64NVME of bytes as S3 writes it. In two halves: a number holds no 64 bits, and a BigInt is slow. */
+function crc64(bytes) {
+  crcTable ??= makeCrcTable();
+  const { high: tableHigh, low: tableLow } = crcTable;
+  let high = 0xffffffff;
+  let low = 0xffffffff;
+  for (let at = 0; at < bytes.length; at += 1) {
+    const index = (low ^ bytes[at]) & 0xff;
+    low = ((low >>> 8) | (high << 24)) ^ tableLow[index];
+    high = (high >>> 8) ^ tableHigh[index];
+  }
+  const sum = new DataView(new ArrayBuffer(8));
+  sum.setUint32(0, ~high >>> 0);
+  sum.setUint32(4, ~low >>> 0);
+  return btoa(String.fromCharCode(...new Uint8Array(sum.buffer)));
+}
+
+function makeCrcTable() {
+  const [polynomialHigh, polynomialLow] = [0x9a6c9329, 0xac4bc9b5];
+  const [tableHigh, tableLow] = [new Uint32Array(256), new Uint32Array(256)];
+  for (let index = 0; index < 256; index += 1) {
+    let [high, low] = [0, index];
+    for (let bit = 0; bit < 8; bit += 1) {
+      const odd = low & 1;
+      low = ((low >>> 1) | (high << 31)) >>> 0;
+      high >>>= 1;
+      if (odd) [high, low] = [(high ^ polynomialHigh) >>> 0, (low ^ polynomialLow) >>> 0];
+    }
+    [tableHigh[index], tableLow[index]] = [high, low];
+  }
+  return { high: tableHigh, low: tableLow };
 }
 
 /** One WebSocket, from its ticket to its end. */

@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use crate::fault::CliFault;
 use crate::stack::Stack;
-use crate::{app, auth_card, client, demo, dlq, invoke, local_run};
+use crate::{app, auth_card, client, demo, dlq, download, invoke, local_run, upload};
 
 /// Lark apps, chat and message data on AWS Lambda: run the bundle here, or manage a deployed one.
 #[derive(Debug, Parser)]
@@ -46,6 +46,10 @@ enum Command {
     /// Look at what failed to the end; put it back, or forget it.
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Send a file to a conversation, or go on sending it.
+    Upload(upload::UploadArgs),
+    /// Get a file of a conversation, or go on getting it.
+    Download(download::DownloadArgs),
     /// Live the whole story against a local bundle, starting one if none runs.
     Demo(demo::DemoArgs),
 }
@@ -60,6 +64,8 @@ impl Args {
             Command::Client(command) => client::run(&Stack::find(&place).await?, command).await,
             Command::AuthCard(args) => auth_card::run(&Stack::find(&place).await?, args).await,
             Command::Dlq(command) => dlq::run(&place, command).await,
+            Command::Upload(args) => upload::run(&place, args).await,
+            Command::Download(args) => download::run(&place, args).await,
             Command::Demo(args) => demo::run(&place, args).await,
         }
     }

@@ -1,5 +1,6 @@
 //! `skylark`: runs the bundle on this machine, and manages it there or in the cloud.
 
+mod api;
 mod app;
 mod args;
 mod auth_card;
@@ -7,12 +8,14 @@ mod client;
 mod confirm;
 mod demo;
 mod dlq;
+mod download;
 mod fault;
 mod invoke;
 mod lambda;
 mod local_clock;
 mod local_run;
 mod stack;
+mod upload;
 
 use std::process::ExitCode;
 

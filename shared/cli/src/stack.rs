@@ -1,14 +1,15 @@
 //! Finds the bundle that a command is about: a local one by its data folder, a deployed one by its stack's outputs.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_sdk_cloudformation::types::Stack as Described;
+use bucket::Bucket;
 use lambda_kit::aws::http_client;
 use lambda_kit::clock;
 use local::Settings;
-use queue::SqsWorkQueue;
+use queue::{SqsMergeQueue, SqsWorkQueue};
 use table::Table;
 use time::{Duration, OffsetDateTime};
 use vault::Vault;
@@ -43,34 +44,21 @@ impl Stack {
 
     pub(crate) async fn local(settings: &Settings) -> Result<Self, CliFault> {
         let aws = local_config(settings).await;
-        let named = |kind: &str, id: &str, name: Option<&String>| {
-            name.cloned().ok_or_else(|| CliFault::Argument(format!("the local bundle has no {kind} `{id}`")))
-        };
-        let table = named("table", "LarkTable", settings.tables.get("LarkTable"))?;
-        let auth = named("table", "AuthTable", settings.tables.get("AuthTable"))?;
-        let queue = named("queue", "LarkWorkQueue", settings.queues.get("LarkWorkQueue"))?;
+        let table = named("table", "LarkTable", &settings.tables)?;
+        let auth = named("table", "AuthTable", &settings.tables)?;
+        let queue = named("queue", "LarkWorkQueue", &settings.queues)?;
         let urls = Urls { public: settings.http.clone(), lark_base: settings.lark_base_url.clone() };
         let over = Self::over(&aws, [table, auth, queue], &settings.vault_key, urls)?;
         Ok(Self { local: Some(settings.aws_endpoint.clone()), ..over })
     }
 
     async fn deployed(name: &str) -> Result<Self, CliFault> {
-        let aws = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).load().await;
-        let client = aws_sdk_cloudformation::Client::new(&aws);
-        let answer = client.describe_stacks().stack_name(name).send().await;
-        let answer = answer.map_err(|cause| CliFault::storage(format!("stack `{name}` cannot be read"), cause))?;
-        let described =
-            answer.stacks.unwrap_or_default().into_iter().next().unwrap_or_else(|| Described::builder().build());
-        let parameters = described.parameters.unwrap_or_default().into_iter();
-        let lark_base = parameters.filter(|it| it.parameter_key.as_deref() == Some("LarkBaseUrl"));
-        let lark_base = lark_base.filter_map(|it| it.parameter_value).next().unwrap_or_default();
-        let outputs = described.outputs.unwrap_or_default().into_iter();
-        let outputs: HashMap<String, String> =
-            outputs.filter_map(|output| Some((output.output_key?, output.output_value?))).collect();
-        let output = |key: &str| {
-            let missing = || CliFault::Argument(format!("stack `{name}` has no output `{key}`; is it Skylark's?"));
-            outputs.get(key).cloned().ok_or_else(missing)
-        };
+        let aws = deployed_config().await;
+        let described = describe(&aws, name).await?;
+        let parameters = described.parameters().iter();
+        let lark_base = parameters.filter(|it| it.parameter_key() == Some("LarkBaseUrl"));
+        let lark_base = lark_base.filter_map(|it| it.parameter_value()).next().unwrap_or_default().to_owned();
+        let output = |key: &str| output(&described, name, key);
         let urls = Urls { public: output("HttpApiUrl")?, lark_base };
         let names = [output("LarkTable")?, output("AuthTable")?, output("LarkWorkQueue")?];
         Self::over(&aws, names, &output("VaultKey")?, urls)
@@ -97,6 +85,69 @@ impl Stack {
             None => Duration::ZERO,
         };
         Ok(clock::now() + ahead)
+    }
+}
+
+fn named(kind: &str, id: &str, names: &BTreeMap<String, String>) -> Result<String, CliFault> {
+    names.get(id).cloned().ok_or_else(|| CliFault::Argument(format!("the local bundle has no {kind} `{id}`")))
+}
+
+async fn deployed_config() -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).load().await
+}
+
+async fn describe(aws: &SdkConfig, name: &str) -> Result<Described, CliFault> {
+    let client = aws_sdk_cloudformation::Client::new(aws);
+    let answer = client.describe_stacks().stack_name(name).send().await;
+    let answer = answer.map_err(|cause| CliFault::storage(format!("stack `{name}` cannot be read"), cause))?;
+    Ok(answer.stacks.unwrap_or_default().into_iter().next().unwrap_or_else(|| Described::builder().build()))
+}
+
+fn output(described: &Described, name: &str, key: &str) -> Result<String, CliFault> {
+    let found = described.outputs().iter().find(|output| output.output_key() == Some(key));
+    let missing = || CliFault::Argument(format!("stack `{name}` has no output `{key}`; is it Skylark's?"));
+    found.and_then(|output| output.output_value()).map(str::to_owned).ok_or_else(missing)
+}
+
+/// Where a bundle's uploads and files are.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) table: Table,
+    /// Who is a member of which conversation.
+    pub(crate) chat: Table,
+    pub(crate) bucket: Bucket,
+    pub(crate) queue: SqsMergeQueue,
+}
+
+impl Files {
+    pub(crate) async fn find(place: &Place) -> Result<Self, CliFault> {
+        let (aws, [table, chat, bucket, queue]) = match &place.stack {
+            Some(name) => {
+                let aws = deployed_config().await;
+                let described = describe(&aws, name).await?;
+                let output = |key: &str| output(&described, name, key);
+                let names =
+                    [output("FilesTable")?, output("ChatTable")?, output("FilesBucket")?, output("MergeQueue")?];
+                (aws, names)
+            }
+            None => {
+                let settings = running(place)?;
+                let names = [
+                    named("table", "FilesTable", &settings.tables)?,
+                    named("table", "ChatTable", &settings.tables)?,
+                    named("bucket", "FilesBucket", &settings.buckets)?,
+                    named("queue", "MergeQueue", &settings.queues)?,
+                ];
+                (local_config(&settings).await, names)
+            }
+        };
+        let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
+        Ok(Self {
+            table: Table::new(dynamodb.clone(), table),
+            chat: Table::new(dynamodb, chat),
+            bucket: Bucket::new((&aws).into(), bucket),
+            queue: SqsMergeQueue::new(aws_sdk_sqs::Client::new(&aws), queue),
+        })
     }
 }
 
