@@ -56,8 +56,10 @@ async fn write(lake: Lake, writer: u64, progress: Arc<Progress>) {
 async fn merge(lake: Lake, progress: Arc<Progress>) {
     while !progress.written.load(Ordering::SeqCst) {
         match merge_what_there_is(&lake).await {
-            Ok(Some(Merged::Done(_))) => drop(progress.merged.fetch_add(1, Ordering::SeqCst)),
-            Ok(Some(Merged::Stale)) => drop(progress.stale.fetch_add(1, Ordering::SeqCst)),
+            Ok(Some(merged)) => {
+                let count = if merged == Merged::Stale { &progress.stale } else { &progress.merged };
+                count.fetch_add(1, Ordering::SeqCst);
+            }
             Ok(None) => tokio::time::sleep(Duration::from_millis(20)).await,
             Err(fault) => assert_eq!(fault.remedy(), Remedy::Retry, "{fault:?}"),
         }
