@@ -9,6 +9,7 @@ pub mod batch;
 pub mod compaction;
 pub mod intake;
 pub mod partition;
+pub mod quarantine;
 pub mod retention;
 pub mod source;
 

@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
+use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use domain::fault::{Fault, chain};
 use domain::work::{ParkedQueue, Redelivery, redelivery_delay};
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt as _};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::{Value, json};
 
 use crate::parking::{Settled, settle};
+
+/// How many of a batch's failed messages are parked or called back at once.
+const AT_ONCE: usize = 16;
 
 /// One message of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +28,15 @@ pub struct Record {
     source: Option<String>,
     receipt_handle: String,
     receives: u32,
+}
+
+impl Record {
+    /// A message with this body, for tests of what is done with it.
+    #[must_use]
+    pub fn of(message_id: &str, body: String) -> Self {
+        let (message_id, receipt_handle) = (message_id.to_owned(), format!("r-{message_id}"));
+        Self { message_id, body, group: None, source: None, receipt_handle, receives: 1 }
+    }
 }
 
 /// Where what cannot be done goes: to be parked, or to come again.
@@ -58,33 +71,69 @@ where
     E: Fault + Send,
 {
     let mut groups: BTreeMap<Option<String>, Vec<Record>> = BTreeMap::new();
-    for message in event.records {
+    for record in records(event)? {
+        groups.entry(record.group.clone()).or_default().push(record);
+    }
+    let failed = join_all(groups.into_values().map(|records| in_turn(records, handle, exits))).await;
+    Ok(reported(failed.into_iter().flatten()))
+}
+
+/// Runs a function on a queue whose messages are worked on together. It gets a batch whole and gives back what it could not do, each
+/// with the reason; that is parked, or comes again after [`redelivery_delay`].
+pub async fn run_batch<H, F, E>(handle: H, exits: Exits<'_>) -> Result<(), Error>
+where
+    H: Fn(Vec<Record>) -> F + Sync,
+    F: Future<Output = Vec<(Record, E)>> + Send,
+    E: Fault + Send,
+{
+    lambda_runtime::run(service_fn(|event: LambdaEvent<SqsEvent>| batch(event.payload, &handle, exits))).await
+}
+
+async fn batch<H, F, E>(event: SqsEvent, handle: &H, exits: Exits<'_>) -> Result<SqsBatchResponse, Error>
+where
+    H: Fn(Vec<Record>) -> F + Sync,
+    F: Future<Output = Vec<(Record, E)>> + Send,
+    E: Fault + Send,
+{
+    let undone = stream::iter(handle(records(event)?).await);
+    let settled = undone.map(|(record, fault)| async move {
+        let again = settle(Err(fault), || evidence(&record), exits.parked).await == Settled::Again;
+        if again {
+            postpone(&record, redelivery_delay(record.receives), exits.again).await;
+        }
+        again.then_some(record.message_id)
+    });
+    let failed: Vec<Option<String>> = settled.buffer_unordered(AT_ONCE).collect().await;
+    Ok(reported(failed.into_iter().flatten()))
+}
+
+fn records(event: SqsEvent) -> Result<Vec<Record>, Error> {
+    let record = |message: SqsMessage| {
         // A message without an id cannot be reported; failing the batch brings it back whole.
         let message_id = message.message_id.ok_or("a message has no id")?;
-        let group = message.attributes.get("MessageGroupId").cloned();
         let receives = message.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok());
-        let record = Record {
+        Ok(Record {
             message_id,
             body: message.body.unwrap_or_default(),
-            group: group.clone(),
+            group: message.attributes.get("MessageGroupId").cloned(),
             source: message.event_source_arn,
             receipt_handle: message.receipt_handle.unwrap_or_default(),
             receives: receives.unwrap_or(1),
-        };
-        groups.entry(group).or_default().push(record);
-    }
-    let failed = join_all(groups.into_values().map(|records| in_turn(records, handle, exits))).await;
-    let mut response = SqsBatchResponse::default();
-    response.batch_item_failures = failed
-        .into_iter()
-        .flatten()
-        .map(|id| {
-            let mut failure = BatchItemFailure::default();
-            failure.item_identifier = id;
-            failure
         })
-        .collect();
-    Ok(response)
+    };
+    event.records.into_iter().map(record).collect()
+}
+
+/// The answer that brings these messages back, and no others.
+fn reported(message_ids: impl Iterator<Item = String>) -> SqsBatchResponse {
+    let failure = |message_id| {
+        let mut failure = BatchItemFailure::default();
+        failure.item_identifier = message_id;
+        failure
+    };
+    let mut response = SqsBatchResponse::default();
+    response.batch_item_failures = message_ids.map(failure).collect();
+    response
 }
 
 /// Works through one group and names what must come again.
@@ -146,7 +195,7 @@ mod tests {
         Exits { parked: queue, again: queue }
     }
 
-    fn batch(messages: &[(&str, &str)]) -> SqsEvent {
+    fn event(messages: &[(&str, &str)]) -> SqsEvent {
         let records: Vec<Value> = messages
             .iter()
             .map(|(id, group)| {
@@ -167,7 +216,7 @@ mod tests {
                 Ok(())
             }
         };
-        let response = fifo(batch(messages), &handle, exits(&queue)).await.unwrap();
+        let response = fifo(event(messages), &handle, exits(&queue)).await.unwrap();
         let mut reported: Vec<String> = response.batch_item_failures.into_iter().map(|f| f.item_identifier).collect();
         reported.sort();
         let mut called_back: Vec<String> = queue
@@ -205,14 +254,38 @@ mod tests {
         let queue = MemoryQueue::default();
         queue.down.store(true, std::sync::atomic::Ordering::SeqCst);
         let handle = async |_: Record| Err::<(), _>(Made(Remedy::Reject(Refusal::Invalid)));
-        let response = fifo(batch(&[("a1", "a")]), &handle, exits(&queue)).await.unwrap();
+        let response = fifo(event(&[("a1", "a")]), &handle, exits(&queue)).await.unwrap();
         assert_eq!(response.batch_item_failures.len(), 1);
     }
 
     #[tokio::test]
     async fn a_port_fault_is_tried_again() {
         let handle = async |_: Record| Err::<(), _>(PortFault::Conflict { operation: "x" });
-        let response = fifo(batch(&[("a1", "a")]), &handle, exits(&MemoryQueue::default())).await.unwrap();
+        let response = fifo(event(&[("a1", "a")]), &handle, exits(&MemoryQueue::default())).await.unwrap();
         assert_eq!(response.batch_item_failures.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn of_a_batch_that_is_worked_on_together_each_message_has_its_own_end() {
+        let remedies = [("park", Remedy::Reject(Refusal::Invalid)), ("again", Remedy::Retry), ("bug", Remedy::Bug)];
+        let handle = async |records: Vec<Record>| {
+            assert_eq!(records.len(), 4);
+            let failed = records.into_iter().filter_map(|record| {
+                let (_, remedy) = remedies.iter().find(|(id, _)| *id == record.message_id)?;
+                Some((record, Made(*remedy)))
+            });
+            failed.collect()
+        };
+        let queue = MemoryQueue::default();
+        let messages = [("done", "a"), ("park", "a"), ("again", "a"), ("bug", "a")];
+        let response = batch(event(&messages), &handle, exits(&queue)).await.unwrap();
+        let mut reported: Vec<String> = response.batch_item_failures.into_iter().map(|f| f.item_identifier).collect();
+        reported.sort();
+        let called_back: Vec<String> = queue.again().into_iter().map(|(receipt, _)| receipt).collect();
+        assert_eq!(
+            (reported, called_back.len(), queue.parked().len()),
+            (vec!["again".to_owned(), "bug".to_owned()], 2, 1)
+        );
+        assert_eq!(queue.parked()[0].payload["message_id"], "park");
     }
 }

@@ -1,5 +1,7 @@
 //! The lake's queues: events that wait to be appended, and partitions that wait to be merged.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
@@ -7,8 +9,9 @@ use domain::fault::PortFault;
 use domain::lake::batch::{BatchJob, BatchQueue};
 use domain::lake::compaction::{CompactJob, CompactQueue};
 use domain::lake::intake::IntakeQueue;
+use domain::work::Redelivery;
 
-use crate::sqs::{broken, fault};
+use crate::sqs::{again_in, broken, fault};
 
 /// The most entries that one call takes.
 const ENTRIES: usize = 10;
@@ -39,6 +42,13 @@ impl IntakeQueue for SqsIntakeQueue {
 impl BatchQueue for SqsIntakeQueue {
     async fn ask_again(&self, job: &BatchJob) -> Result<(), PortFault> {
         self.send(serde_json::to_string(job).map_err(|cause| broken(&cause))?).await
+    }
+}
+
+#[async_trait]
+impl Redelivery for SqsIntakeQueue {
+    async fn again_in(&self, receipt_handle: &str, delay: Duration) -> Result<(), PortFault> {
+        again_in(&self.client, &self.url, receipt_handle, delay).await
     }
 }
 

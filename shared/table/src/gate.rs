@@ -63,10 +63,10 @@ impl Table {
                 .item("pk", text(key))
                 .item("sk", text("LINE"))
                 .item("entity", text("line"))
-                .item("batch", text(batch.as_str()))
+                .item("claimed_by", text(batch.as_str()))
                 .item("says", text(&claim.says))
                 .item("ttl", instant(now + retention::GATE))
-                .condition_expression("attribute_not_exists(pk) OR batch = :batch")
+                .condition_expression("attribute_not_exists(pk) OR claimed_by = :batch")
                 .expression_attribute_values(":batch", text(batch.as_str()))
                 .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
                 .build()
@@ -128,7 +128,8 @@ fn reasons(error: &SdkError<TransactWriteItemsError>) -> &[CancellationReason] {
 fn read(item: Option<&Item>) -> Result<Claimed, PortFault> {
     let field = |name: &str| item.and_then(|item| item.get(name)?.as_s().ok()).map(String::as_str);
     let missing = || PortFault::Broken { operation: OPERATION, detail: "a claim names no batch".to_owned() };
-    let batch = BatchId::parse(field("batch").ok_or_else(missing)?).map_err(|cause| item::broken(OPERATION, &cause))?;
+    let batch =
+        BatchId::parse(field("claimed_by").ok_or_else(missing)?).map_err(|cause| item::broken(OPERATION, &cause))?;
     Ok(Claimed { batch, says: field("says").unwrap_or_default().to_owned() })
 }
 

@@ -27,9 +27,6 @@ use crate::lake::source::SourceName;
 /// Where raw objects lie.
 pub const RAW_PREFIX: &str = "raw/v1/";
 
-/// Where lines lie that could not become rows.
-pub const QUARANTINE_PREFIX: &str = "quarantine/v1/";
-
 /// A batch, by the place of its raw object: `dt=2026-11-21/hh=09/<sha256>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

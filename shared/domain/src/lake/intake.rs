@@ -59,10 +59,11 @@ impl Intake {
         serde_json::to_string(self).map_err(broken)
     }
 
-    /// Where it lies if its message is too large for the queue.
+    /// Where it lies if its message is too large for the queue. What S3 announces it as is the same text: no character of it is escaped.
     #[must_use]
     pub fn inbox_key(&self) -> String {
-        format!("{INBOX_PREFIX}{}.json", self.request_id)
+        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
+        format!("{INBOX_PREFIX}{}/{}.json", self.source, self.request_id.chars().map(plain).collect::<String>())
     }
 }
 

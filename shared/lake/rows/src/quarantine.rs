@@ -31,6 +31,27 @@ pub enum Reason {
     BadField,
     /// Another message has its id and says something else.
     Conflict,
+    /// It is compressed, and does not unpack.
+    Packed,
+}
+
+impl Reason {
+    /// The word for programs, as it is in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::TooLong => "too_long",
+            Self::NotUtf8 => "not_utf8",
+            Self::NotJson => "not_json",
+            Self::Unrecognised => "unrecognised",
+            Self::NoId => "no_id",
+            Self::BadTime => "bad_time",
+            Self::BadField => "bad_field",
+            Self::Conflict => "conflict",
+            Self::Packed => "packed",
+        }
+    }
 }
 
 /// A line that is kept aside, with the reason. As JSON it holds the line as `text`, or as `base64` if it is no text.
