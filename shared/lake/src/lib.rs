@@ -12,6 +12,7 @@
 //! The functions wait without blocking; they may be called from a runtime of one thread. A [`Lake`] keeps what it knows of the log: make one per
 //! process, and a second append asks the store only to write.
 
+pub mod append;
 mod create;
 mod fault;
 mod file;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 
 use arrow_schema::DataType;
 use bytes::Bytes;
-use domain::lake::batch::QUARANTINE_PREFIX;
+use domain::lake::quarantine::QUARANTINE_PREFIX;
 use domain::lake::{BatchId, Counts, Kind, Partition};
 use lake_rows::{Level, Quarantined, Version, Written, table_schema};
 use serde_json::{Map, Value, json};

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, in its helpers too, and tells what it saw"
 )]
 
+mod append;
 mod crash;
 mod evolution;
 mod judges;
