@@ -1,4 +1,4 @@
-//! The AWS endpoint: every call succeeds at once, one app and one client are in their tables, and buckets are empty.
+//! The AWS endpoint: every call succeeds at once, one app, one client and one source are in their tables, and buckets are empty.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,6 +17,8 @@ pub(crate) struct Aws {
     pub(crate) app: Map<String, Value>,
     /// The client's item, likewise.
     pub(crate) client: Map<String, Value>,
+    /// The item of a source of events, likewise.
+    pub(crate) source: Map<String, Value>,
     /// How many requests came, answered or not.
     pub(crate) requests: AtomicU64,
 }
@@ -36,6 +38,7 @@ impl Api for Aws {
         };
         let answer = match operation.as_str() {
             "GetItem" if wants("APP") => Ok(json!({ "Item": self.app })),
+            "GetItem" if wants("SOURCE") => Ok(json!({ "Item": self.source })),
             "GetItem" if wants("CLIENT") => Ok(json!({ "Item": self.client })),
             "GetItem" | "PutItem" | "UpdateItem" => Ok(json!({})),
             "Query" => Ok(json!({ "Count": 0, "Items": [], "ScannedCount": 0 })),

@@ -6,6 +6,7 @@ use domain::app::{App, AppKind, AppSecrets, AppStatus, Brand};
 use domain::fault::PortFault;
 use domain::id::{AppId, ClientId, EventId, FamilyId, IdError, SessionId, TenantId, UserId};
 use domain::inbox::{Entry, EntryKind};
+use domain::lake::source::{Mapping, Source, SourceFault, SourceKey, SourceName};
 use domain::oauth::{Client, ClientSecret, RefreshSeal as _};
 use domain::seal::SealFault;
 use domain::work::Doorbell;
@@ -24,6 +25,7 @@ const VERIFICATION_TOKEN: &str = "bench-verification-token";
 pub(crate) const PUBLIC_URL: &str = "https://bench.example";
 const CLIENT: &str = "bench-client";
 const CLIENT_SECRET: &str = "bench-client-secret";
+const WEBHOOK_KEY: &str = "bench-webhook-key";
 
 /// One event, and a part of every right answer to it.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub(crate) enum CaseError {
     Unknown(String),
     #[error("an event cannot be made")]
     Id(#[from] IdError),
+    #[error("a source cannot be made")]
+    Source(#[from] SourceFault),
     #[error("an event cannot be written")]
     Json(#[from] serde_json::Error),
     #[error("the app's secrets cannot be sealed")]
@@ -54,6 +58,7 @@ impl Case {
             "hello" => (json!({}), "hello, world"),
             "auth-token" => (log_in(), r#""statusCode":200"#),
             "health-check" => (get("/health", &Value::Null), r#""statusCode":200"#),
+            "lake-append" => (nothing_to_append(), r#"{"batchItemFailures":[]}"#),
             "lake-maintain" => (json!({ "job": "stats" }), r#""job":"stats""#),
             "lark-api" => (token_status(token), r#""statusCode":200"#),
             "lark-callback" => (click(), r#""statusCode":200"#),
@@ -61,6 +66,7 @@ impl Case {
             "lark-work" => (unknown_session()?, r#"{"batchItemFailures":[]}"#),
             "outbox-relay" => (accepted_event()?, r#"{"batchItemFailures":[]}"#),
             "token-expiry" => (json!({ "job": "expire_sessions" }), "null"),
+            "webhook-intake" => (webhook(), r#""statusCode":200"#),
             other => return Err(CaseError::Unknown(other.to_owned())),
         };
         Ok(Self { event: event.to_string().into(), answer })
@@ -132,6 +138,22 @@ pub(crate) async fn access_token(signer: &dyn TokenSigner) -> Result<String, Cas
     };
     let token = AccessToken { issuer: PUBLIC_URL.to_owned(), caller, issued_at, token_id: "bench".to_owned() };
     Ok(signer.sign(&token).await?.expose_secret().to_owned())
+}
+
+/// The source whose events are posted, as its item.
+pub(crate) fn source() -> Result<Map<String, Value>, CaseError> {
+    let now = OffsetDateTime::UNIX_EPOCH;
+    item(&Source {
+        name: SourceName::parse("wechat")?,
+        mapping: Mapping::Wechat,
+        mask: false,
+        keys: vec![SourceKey { hash: RefreshKeys.hash(WEBHOOK_KEY), created_at: now }],
+        created_at: now,
+        created_by: "bench".to_owned(),
+        updated_at: now,
+        updated_by: "bench".to_owned(),
+        version: 1,
+    })
 }
 
 /// An entity in DynamoDB's JSON.
@@ -263,6 +285,16 @@ fn log_in() -> Value {
     http("POST", "/auth/token", &Value::Null, &headers, Some(&body.to_string()))
 }
 
+/// A message that a source posts.
+fn webhook() -> Value {
+    let message = json!({ "guid": "bench", "notify_type": 1010, "data": {
+        "msg_id": "4611686018427387904", "msg_type": 1, "create_time": 1_700_000_000, "from_username": "wxid_ann", "to_username": "wxid_me",
+        "chatroom": "", "chatroom_sender": "", "is_chatroom_msg": 0, "content": "周会改到三点", "desc": "", "source": "<msgsource />",
+    } });
+    let headers = json!({ "content-type": "application/json", "x-webhook-key": WEBHOOK_KEY });
+    http("POST", "/webhook/wechat", &json!({ "source": "wechat" }), &headers, Some(&message.to_string()))
+}
+
 const SESSION: &str = "0d6a7f0a-95d3-4a5e-8d4b-4f6b5b8f2c11";
 
 /// A bell for a session that the table does not have.
@@ -283,6 +315,21 @@ fn unknown_session() -> Result<Value, CaseError> {
         "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:work.fifo",
         "awsRegion": "us-east-1",
     }] }))
+}
+
+/// What S3 sends to a queue that it is told of, which is no event.
+fn nothing_to_append() -> Value {
+    json!({ "Records": [{
+        "messageId": "19dd0b57-b21e-4ac1-bd88-01bbb068cb78",
+        "receiptHandle": "MessageReceiptHandle",
+        "body": r#"{"Service":"Amazon S3","Event":"s3:TestEvent","Bucket":"lake"}"#,
+        "attributes": { "ApproximateReceiveCount": "1", "SentTimestamp": "1523232000000" },
+        "messageAttributes": {},
+        "md5OfBody": "",
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:lake",
+        "awsRegion": "us-east-1",
+    }] })
 }
 
 /// A new inbox entry, which rings the bell.

@@ -91,7 +91,7 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Report, BenchError> {
         .collect();
 
     let app = case::app(KeyFile::read(&key_file)?).await?;
-    let aws = Arc::new(Aws { app, client: case::client()?, requests: AtomicU64::new(0) });
+    let aws = Arc::new(Aws { app, client: case::client()?, source: case::source()?, requests: AtomicU64::new(0) });
     let server = Server::start(aws.clone()).await?;
     let environment = Environment { aws: server.address, folder: folder.path().to_owned() };
 

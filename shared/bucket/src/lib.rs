@@ -2,6 +2,7 @@
 
 mod chunk;
 mod fault;
+mod inbox;
 mod multipart;
 mod object;
 mod url;

@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use crate::fault::CliFault;
 use crate::stack::Stack;
-use crate::{app, auth_card, client, demo, dlq, download, invoke, local_run, upload};
+use crate::{app, auth_card, client, demo, dlq, download, invoke, lake, local_run, upload, webhook_key};
 
 /// Lark apps, chat and message data on AWS Lambda: run the bundle here, or manage a deployed one.
 #[derive(Debug, Parser)]
@@ -41,6 +41,12 @@ enum Command {
     /// Manage clients of the API.
     #[command(subcommand)]
     Client(client::ClientCommand),
+    /// Manage the sources of webhooks and their keys.
+    #[command(subcommand)]
+    WebhookKey(webhook_key::WebhookKeyCommand),
+    /// Look into the lake, send again what was kept aside, and ask for what is due.
+    #[command(subcommand)]
+    Lake(lake::LakeCommand),
     /// Ask a person to authorize an app, by card.
     AuthCard(auth_card::AuthCardArgs),
     /// Look at what failed to the end; put it back, or forget it.
@@ -62,6 +68,8 @@ impl Args {
             Command::Invoke(args) => invoke::run(&place, args).await,
             Command::App(command) => app::run(&Stack::find(&place).await?, command).await,
             Command::Client(command) => client::run(&Stack::find(&place).await?, command).await,
+            Command::WebhookKey(command) => webhook_key::run(&Stack::find(&place).await?, command).await,
+            Command::Lake(command) => lake::run(&place, command).await,
             Command::AuthCard(args) => auth_card::run(&Stack::find(&place).await?, args).await,
             Command::Dlq(command) => dlq::run(&place, command).await,
             Command::Upload(args) => upload::run(&place, args).await,

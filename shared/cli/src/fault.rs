@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use domain::app::AppFault;
 use domain::fault::{Fault, PortFault, Remedy, chain};
 use domain::id::IdError;
+use domain::lake::source::SourceFault;
 use domain::oauth::ClientFault;
 use domain::seal::SealFault;
 use domain::session::SessionFault;
+use lake::LakeFault;
 use serde::Serialize;
 
 /// What AWS and the operating system call it when the credentials do not allow something, or are none.
@@ -85,6 +87,21 @@ impl From<SessionFault> for CliFault {
 impl From<ClientFault> for CliFault {
     fn from(fault: ClientFault) -> Self {
         Self::Argument(fault.to_string())
+    }
+}
+
+impl From<SourceFault> for CliFault {
+    fn from(fault: SourceFault) -> Self {
+        Self::Argument(fault.to_string())
+    }
+}
+
+impl From<LakeFault> for CliFault {
+    fn from(fault: LakeFault) -> Self {
+        match fault.remedy() {
+            Remedy::Reject(_) | Remedy::Deny(_) => Self::Argument(fault.to_string()),
+            Remedy::Retry | Remedy::Bug => Self::storage("the lake did not do it", fault),
+        }
     }
 }
 

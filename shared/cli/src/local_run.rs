@@ -19,6 +19,7 @@ use crate::client::{self, NewClient};
 use crate::fault::{CliFault, say};
 use crate::local_clock::{self, ClockArgs};
 use crate::stack::{Stack, running};
+use crate::webhook_key;
 
 /// The app that a fresh sandbox knows.
 const APP_ID: &str = "cli_local0000000001";
@@ -149,7 +150,10 @@ pub(crate) async fn start(place: &Place, args: StartArgs) -> Result<Running, Cli
         local::start(options).await.map_err(|cause| CliFault::storage("the bundle does not start", cause))?;
     let lark = first_app(&bundle).await?;
     let clients = first_client(&bundle).await?;
-    bundle.tell(lark, clients).map_err(|cause| CliFault::storage("`local.json` cannot be written", cause))?;
+    let webhook_key = first_source(&bundle).await?;
+    bundle
+        .tell(lark, clients, webhook_key)
+        .map_err(|cause| CliFault::storage("`local.json` cannot be written", cause))?;
     Ok(bundle)
 }
 
@@ -220,6 +224,18 @@ async fn first_client(bundle: &Running) -> Result<Vec<ClientSettings>, CliFault>
         user_id: client.user_id.to_string(),
         scopes: client.scopes.iter().map(ToString::to_string).collect(),
     }])
+}
+
+/// The source `wechat` and its key. The one that an earlier run told is kept.
+async fn first_source(bundle: &Running) -> Result<Option<String>, CliFault> {
+    if !bundle.settings().tables.contains_key("LakeTable") {
+        return Ok(None);
+    }
+    if let Some(told) = bundle.told_before().and_then(|told| told.webhook_key.clone()) {
+        return Ok(Some(told));
+    }
+    let stack = Stack::local(bundle.settings()).await?;
+    Ok(Some(webhook_key::first(&stack, "wechat").await?.expose_secret().to_owned()))
 }
 
 async fn trigger(place: &Place, function: &str, schedule: Option<&str>) -> Result<(), CliFault> {

@@ -11,11 +11,13 @@ mod dlq;
 mod download;
 mod fault;
 mod invoke;
+mod lake;
 mod lambda;
 mod local_clock;
 mod local_run;
 mod stack;
 mod upload;
+mod webhook_key;
 
 use std::process::ExitCode;
 

@@ -24,6 +24,8 @@ pub(crate) struct Stack {
     pub(crate) table: Table,
     /// Clients of the API and their logins.
     pub(crate) auth: Table,
+    /// Sources of the lake and their keys.
+    pub(crate) lake: Table,
     pub(crate) work: SqsWorkQueue,
     pub(crate) vault: Vault,
     /// Where people's browsers reach it.
@@ -46,9 +48,10 @@ impl Stack {
         let aws = local_config(settings).await;
         let table = named("table", "LarkTable", &settings.tables)?;
         let auth = named("table", "AuthTable", &settings.tables)?;
+        let lake = named("table", "LakeTable", &settings.tables)?;
         let queue = named("queue", "LarkWorkQueue", &settings.queues)?;
         let urls = Urls { public: settings.http.clone(), lark_base: settings.lark_base_url.clone() };
-        let over = Self::over(&aws, [table, auth, queue], &settings.vault_key, urls)?;
+        let over = Self::over(&aws, [table, auth, lake, queue], &settings.vault_key, urls)?;
         Ok(Self { local: Some(settings.aws_endpoint.clone()), ..over })
     }
 
@@ -60,16 +63,17 @@ impl Stack {
         let lark_base = lark_base.filter_map(|it| it.parameter_value()).next().unwrap_or_default().to_owned();
         let output = |key: &str| output(&described, name, key);
         let urls = Urls { public: output("HttpApiUrl")?, lark_base };
-        let names = [output("LarkTable")?, output("AuthTable")?, output("LarkWorkQueue")?];
+        let names = [output("LarkTable")?, output("AuthTable")?, output("LakeTable")?, output("LarkWorkQueue")?];
         Self::over(&aws, names, &output("VaultKey")?, urls)
     }
 
-    fn over(aws: &SdkConfig, names: [String; 3], vault: &str, urls: Urls) -> Result<Self, CliFault> {
-        let [table, auth, queue] = names;
+    fn over(aws: &SdkConfig, names: [String; 4], vault: &str, urls: Urls) -> Result<Self, CliFault> {
+        let [table, auth, lake, queue] = names;
         let vault = Vault::from_setting(vault, || aws_sdk_kms::Client::new(aws));
         Ok(Self {
             table: Table::new(aws_sdk_dynamodb::Client::new(aws), table),
             auth: Table::new(aws_sdk_dynamodb::Client::new(aws), auth),
+            lake: Table::new(aws_sdk_dynamodb::Client::new(aws), lake),
             work: SqsWorkQueue::new(aws_sdk_sqs::Client::new(aws), queue),
             vault: vault.map_err(|cause| CliFault::storage("the vault cannot be opened", cause))?,
             public_url: urls.public,
@@ -147,6 +151,35 @@ impl Files {
             chat: Table::new(dynamodb, chat),
             bucket: Bucket::new((&aws).into(), bucket),
             queue: SqsMergeQueue::new(aws_sdk_sqs::Client::new(&aws), queue),
+        })
+    }
+}
+
+/// Where a bundle keeps its lake.
+#[derive(Debug)]
+pub(crate) struct LakePlace {
+    pub(crate) aws: SdkConfig,
+    pub(crate) bucket: String,
+    pub(crate) queue: String,
+    pub(crate) merges: String,
+}
+
+impl LakePlace {
+    pub(crate) async fn find(place: &Place) -> Result<Self, CliFault> {
+        if let Some(name) = &place.stack {
+            let aws = deployed_config().await;
+            let described = describe(&aws, name).await?;
+            let output = |key: &str| output(&described, name, key);
+            let bucket = output("LakeBucket")?;
+            let (queue, merges) = (output("LakeQueue")?, output("CompactQueue")?);
+            return Ok(Self { aws, bucket, queue, merges });
+        }
+        let settings = running(place)?;
+        Ok(Self {
+            aws: local_config(&settings).await,
+            bucket: named("bucket", "LakeBucket", &settings.buckets)?,
+            queue: named("queue", "LakeQueue", &settings.queues)?,
+            merges: named("queue", "CompactQueue", &settings.queues)?,
         })
     }
 }

@@ -152,9 +152,15 @@ impl Running {
     }
 
     /// Writes `local.json`: from now on other commands find the bundle.
-    pub fn tell(&mut self, lark: Option<LarkSettings>, clients: Vec<ClientSettings>) -> std::io::Result<()> {
+    pub fn tell(
+        &mut self,
+        lark: Option<LarkSettings>,
+        clients: Vec<ClientSettings>,
+        webhook_key: Option<String>,
+    ) -> std::io::Result<()> {
         self.settings.lark = lark;
         self.settings.clients = clients;
+        self.settings.webhook_key = webhook_key;
         self.settings.write(&self.data)
     }
 
@@ -401,6 +407,7 @@ fn told(
         lark_base_url,
         lark: None,
         clients: Vec::new(),
+        webhook_key: None,
         functions: by_id(bundle.functions.iter().map(|function| (&function.logical_id, &function.name))),
         tables: by_id(bundle.tables.iter().map(|table| (&table.logical_id, &table.name))),
         queues: by_id(bundle.queues.iter().map(|queue| (&queue.logical_id, &queue.url))),

@@ -33,6 +33,9 @@ pub struct Settings {
     /// Clients of the API that are there from the start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub clients: Vec<ClientSettings>,
+    /// What opens `/webhook/wechat`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook_key: Option<String>,
     /// Physical names by logical id.
     pub functions: BTreeMap<String, String>,
     pub tables: BTreeMap<String, String>,

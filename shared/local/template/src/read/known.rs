@@ -55,6 +55,7 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
             "AWS::WAFv2::WebACLAssociation",
         ],
     ),
+    ("readers find the lake's tables by their folders", &["AWS::Glue::Database", "AWS::Glue::Table"]),
     ("schedules have no groups locally", &["AWS::Scheduler::ScheduleGroup"]),
     ("events are not archived locally", &["AWS::Events::Archive"]),
     (

@@ -1,0 +1,136 @@
+//! `skylark lake`: what is in the lake, what was kept out of it, and asking again for what is due.
+
+mod quarantine;
+
+use aws_credential_types::provider::ProvideCredentials as _;
+use clap::Subcommand;
+use domain::lake::batch::{BatchId, BatchJob, BatchQueue as _, RAW_PREFIX};
+use domain::lake::compaction::{CompactJob, CompactQueue as _};
+use domain::lake::quarantine::QUARANTINE_PREFIX;
+use domain::lake::{Kind, Partition};
+use lake::{Lake, Settings, TableStats};
+use lambda_kit::aws::AMAZON_ROOTS;
+use queue::{SqsCompactQueue, SqsIntakeQueue};
+use serde_json::json;
+
+use self::quarantine::QuarantineCommand;
+use crate::args::Place;
+use crate::fault::{CliFault, say, say_json};
+use crate::stack::LakePlace;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LakeCommand {
+    /// Tell what the tables hold, day by day, and how much was kept aside.
+    #[command(
+        alias = "stats",
+        after_help = "JSON: {messages: {version, rows, files, bytes, small_files, days: [..]}, contacts: {..}, quarantined}."
+    )]
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at events that could not become rows, and send them again.
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+    /// Carry out the batches of a day once more: what is in its tables stays as it is, what was left behind comes.
+    ReplayRaw {
+        /// The day on which the events were received (2026-11-21), in UTC.
+        #[arg(long)]
+        day: Partition,
+    },
+    /// Ask for the small files of the tables to be merged now.
+    Compact {
+        /// Only this day (2026-11-21), in UTC.
+        #[arg(long)]
+        day: Option<Partition>,
+    },
+}
+
+/// An open lake and its queues.
+struct Open {
+    lake: Lake,
+    intakes: SqsIntakeQueue,
+    merges: SqsCompactQueue,
+}
+
+impl Open {
+    async fn at(place: &Place) -> Result<Self, CliFault> {
+        let found = LakePlace::find(place).await?;
+        let provider = found.aws.credentials_provider();
+        let provider = provider.ok_or_else(|| CliFault::Argument("there are no AWS credentials".to_owned()))?;
+        let keys = provider.provide_credentials().await;
+        let keys = keys.map_err(|cause| CliFault::storage("there are no AWS credentials", cause))?;
+        let setting = |name: &str| match name {
+            "AWS_ACCESS_KEY_ID" => Some(keys.access_key_id().to_owned()),
+            "AWS_SECRET_ACCESS_KEY" => Some(keys.secret_access_key().to_owned()),
+            "AWS_SESSION_TOKEN" => keys.session_token().map(str::to_owned),
+            "AWS_REGION" => found.aws.region().map(ToString::to_string),
+            "AWS_ENDPOINT_URL" => found.aws.endpoint_url().map(str::to_owned),
+            _ => None,
+        };
+        let settings = Settings::bucket(&found.bucket, &setting)?.with_roots(AMAZON_ROOTS);
+        let sqs = aws_sdk_sqs::Client::new(&found.aws);
+        Ok(Self {
+            lake: Lake::open(&settings)?,
+            intakes: SqsIntakeQueue::new(sqs.clone(), found.queue),
+            merges: SqsCompactQueue::new(sqs, found.merges),
+        })
+    }
+}
+
+pub(crate) async fn run(place: &Place, command: LakeCommand) -> Result<(), CliFault> {
+    let open = Open::at(place).await?;
+    match command {
+        LakeCommand::Status { json } => status(&open, json).await,
+        LakeCommand::Quarantine(command) => quarantine::run(&open, command).await,
+        LakeCommand::ReplayRaw { day } => replay_raw(&open, day).await,
+        LakeCommand::Compact { day } => compact(&open, day).await,
+    }
+}
+
+async fn status(open: &Open, as_json: bool) -> Result<(), CliFault> {
+    let (messages, contacts) = (open.lake.stats(Kind::Messages).await?, open.lake.stats(Kind::Contacts).await?);
+    let quarantined = open.lake.list_objects(QUARANTINE_PREFIX).await?.len();
+    if as_json {
+        return say_json(&json!({ "messages": messages, "contacts": contacts, "quarantined": quarantined }));
+    }
+    say(format!("{:<22} {:>10} {:>7} {:>14} {:>12}", "TABLE, DAY", "ROWS", "FILES", "BYTES", "SMALL FILES"));
+    for (kind, table) in [(Kind::Messages, &messages), (Kind::Contacts, &contacts)] {
+        show(kind, table);
+    }
+    say(format!("quarantined: {quarantined}"));
+    Ok(())
+}
+
+fn show(kind: Kind, table: &TableStats) {
+    let line = |name: String, rows: u64, files: u64, bytes: u64, small: u64| {
+        say(format!("{name:<22} {rows:>10} {files:>7} {bytes:>14} {small:>12}"));
+    };
+    line(kind.to_string(), table.rows, table.files, table.bytes, table.small_files);
+    for day in &table.days {
+        line(format!("  {}", day.partition), day.rows, day.files, day.bytes, day.small_files);
+    }
+}
+
+async fn replay_raw(open: &Open, day: Partition) -> Result<(), CliFault> {
+    let objects = open.lake.list_objects(&format!("{RAW_PREFIX}dt={day}/")).await?;
+    let batches: Vec<BatchId> = objects.iter().filter_map(|object| BatchId::of_raw(&object.key).ok()).collect();
+    for batch in &batches {
+        open.intakes.ask_again(&BatchJob { batch: batch.clone() }).await?;
+    }
+    say(format!("{} batches of {day} are carried out once more", batches.len()));
+    Ok(())
+}
+
+async fn compact(open: &Open, day: Option<Partition>) -> Result<(), CliFault> {
+    let mut jobs = Vec::new();
+    for kind in Kind::ALL {
+        let table = open.lake.stats(kind).await?;
+        let wanted = table.days.iter().filter(|of| of.small_files > 0 && day.is_none_or(|day| day == of.partition));
+        jobs.extend(wanted.map(|of| CompactJob { kind, partition: of.partition, version: table.version }));
+    }
+    open.merges.ask(&jobs).await?;
+    say(format!("{} partitions are to be merged", jobs.len()));
+    Ok(())
+}
