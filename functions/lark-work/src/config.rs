@@ -13,6 +13,8 @@ pub(crate) struct Config {
     pub(crate) parked_queue_url: String,
     /// Where inbound events are published.
     pub(crate) event_bus: String,
+    /// Where events go to become rows of the lake.
+    pub(crate) lake_queue_url: String,
     /// What seals tokens and opens app secrets.
     pub(crate) vault_key: String,
     /// A host to use instead of the vendor's own.
@@ -28,6 +30,7 @@ impl Config {
             work_queue_url: required(lookup, "WORK_QUEUE_URL")?,
             parked_queue_url: required(lookup, "PARKED_QUEUE_URL")?,
             event_bus: required(lookup, "EVENT_BUS")?,
+            lake_queue_url: required(lookup, "LAKE_QUEUE_URL")?,
             vault_key: required(lookup, "VAULT_KEY")?,
             lark_base_url: lookup("LARK_BASE_URL"),
             public_url: required(lookup, "PUBLIC_URL")?,

@@ -8,6 +8,9 @@ use domain::event::{EventBus, Fact};
 use domain::fault::{Fault, PortFault, Refusal, Remedy, chain};
 use domain::id::{AppId, EventId, SessionId};
 use domain::inbox::{Claim, Entry, EntryKind, Inbox};
+use domain::lake::Intake;
+use domain::lake::intake::IntakeQueue;
+use domain::lake::source::SourceName;
 use domain::seal::Sealer;
 use domain::session::SessionStore;
 use domain::tenant_token::{TenantTokenStore, TicketFault, keep_ticket};
@@ -27,6 +30,7 @@ pub(crate) struct Work {
     tickets: Arc<dyn TenantTokenStore>,
     authorization: Authorization,
     bus: Arc<dyn EventBus>,
+    lake: Arc<dyn IntakeQueue>,
     parked: Arc<dyn ParkedQueue>,
     public_url: String,
 }
@@ -38,13 +42,14 @@ impl Work {
         vendor: Arc<dyn Vendor>,
         work: Arc<dyn WorkQueue>,
         bus: Arc<dyn EventBus>,
+        lake: Arc<dyn IntakeQueue>,
         parked: Arc<dyn ParkedQueue>,
         public_url: String,
     ) -> Self {
         let apps = Arc::new(AppDirectory::new(table.clone(), sealer.clone()));
         let authorization =
             Authorization { apps, sessions: table.clone(), tokens: table.clone(), sealer, vendor, work };
-        Self { inbox: table.clone(), tickets: table, authorization, bus, parked, public_url }
+        Self { inbox: table.clone(), tickets: table, authorization, bus, lake, parked, public_url }
     }
 }
 
@@ -120,7 +125,11 @@ impl Work {
                 match event.payload() {
                     // A secret of the app's: it goes nowhere else.
                     Ok(Payload::AppTicket(ticket)) => self.keep(entry, &ticket.ticket).await,
-                    _ => self.publish(&event.event_type, entry, json!(event)).await,
+                    _ => {
+                        // First the lake, which knows a repetition: nothing may come between publishing and finishing.
+                        self.lake.send(intake(entry).to_message()?).await?;
+                        self.publish(&event.event_type, entry, json!(event)).await
+                    }
                 }
             }
         }
@@ -171,6 +180,18 @@ impl Work {
     async fn publish(&self, event_type: &str, entry: &Entry, body: Value) -> Result<(), WorkFault> {
         let detail = json!({ "app_id": entry.app_id, "event_id": entry.event_id, "event": body });
         Ok(self.bus.publish(&[Fact::of_lark(event_type, detail)]).await?)
+    }
+}
+
+/// An event as the lake takes it: the same however often it is sent.
+fn intake(entry: &Entry) -> Intake {
+    Intake {
+        source: SourceName::lark(),
+        request_id: format!("{}.{}", entry.app_id, entry.event_id),
+        received_at: entry.received_at,
+        content_type: Some("application/json".to_owned()),
+        content_encoding: None,
+        body: entry.payload.clone().into_bytes(),
     }
 }
 
@@ -231,7 +252,7 @@ mod tests {
     use domain::session::{Outcome, Session, SessionStatus};
     use lark::callback::{Action, CardToken, Operator};
     use testkit::sample::{self, NOW};
-    use testkit::{MemoryBus, MemoryQueue, MemoryTable, MemoryVendor, PlainSealer};
+    use testkit::{MemoryBus, MemoryIntakes, MemoryQueue, MemoryTable, MemoryVendor, PlainSealer};
 
     use super::*;
 
@@ -239,6 +260,7 @@ mod tests {
         table: Arc<MemoryTable>,
         queue: Arc<MemoryQueue>,
         bus: Arc<MemoryBus>,
+        lake: Arc<MemoryIntakes>,
         vendor: Arc<MemoryVendor>,
         work: Work,
     }
@@ -246,7 +268,7 @@ mod tests {
     /// An app, and a session of Ann's that asks for its token.
     async fn world(vendor: MemoryVendor) -> World {
         let (table, queue, bus) = (Arc::<MemoryTable>::default(), Arc::<MemoryQueue>::default(), Arc::default());
-        let vendor = Arc::new(vendor);
+        let (vendor, lake) = (Arc::new(vendor), Arc::<MemoryIntakes>::default());
         AppStore::put(table.as_ref(), &sample::openable_app("cli_a").await).await.unwrap();
         table.create(&sample::session(1)).await.unwrap();
         let work = Work::new(
@@ -255,10 +277,11 @@ mod tests {
             vendor.clone(),
             queue.clone(),
             Arc::clone(&bus) as Arc<dyn EventBus>,
+            lake.clone(),
             queue.clone(),
             "https://skylark.example".to_owned(),
         );
-        World { table, queue, bus, vendor, work }
+        World { table, queue, bus, lake, vendor, work }
     }
 
     impl World {
@@ -591,5 +614,23 @@ mod tests {
         let fault = carry_out(&world.work, bell, NOW).await.unwrap_err();
         assert_eq!((fault.code(), fault.remedy()), ("vendor_unavailable", Remedy::Retry));
         assert_eq!(world.session().await.shown_version, 0);
+    }
+
+    #[tokio::test]
+    async fn an_event_is_sent_to_the_lake_before_it_is_published_and_a_ticket_never_is() {
+        let world = world(MemoryVendor::default()).await;
+        let entry = event("ev-1");
+        world.accept(&entry).await;
+        world.lake.down.store(true, Ordering::SeqCst);
+        assert_eq!(world.ring(&entry, NOW).await.unwrap_err().remedy(), Remedy::Retry);
+        assert!(world.bus.published().is_empty());
+
+        world.lake.down.store(false, Ordering::SeqCst);
+        world.ring(&entry, NOW).await.unwrap();
+        let sent: Vec<Intake> = world.lake.sent().iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        let [intake] = sent.as_slice() else { panic!("sent once: {sent:?}") };
+        assert_eq!((intake.source.as_str(), intake.request_id.as_str()), ("lark", "cli_a.ev-1"));
+        assert_eq!((&intake.body, intake.received_at), (&entry.payload.into_bytes(), entry.received_at));
+        assert_eq!(world.bus.published().len(), 1);
     }
 }

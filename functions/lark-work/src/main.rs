@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lambda_kit::clock::SystemClock;
 use lambda_kit::{Error, aws, clock, env, queue as trigger};
 use lark::vendor::LarkVendor;
-use queue::{EventBridgeBus, SqsParkedQueue, SqsWorkQueue};
+use queue::{EventBridgeBus, SqsIntakeQueue, SqsParkedQueue, SqsWorkQueue};
 use table::Table;
 
 use crate::config::Config;
@@ -23,6 +23,7 @@ async fn main() -> Result<(), Error> {
     let table = Arc::new(Table::new(aws_sdk_dynamodb::Client::new(&aws), config.lark_table));
     let sqs = aws_sdk_sqs::Client::new(&aws);
     let bell = Arc::new(SqsWorkQueue::new(sqs.clone(), config.work_queue_url));
+    let lake = Arc::new(SqsIntakeQueue::new(sqs.clone(), config.lake_queue_url));
     let parked = Arc::new(SqsParkedQueue::new(sqs, config.parked_queue_url));
     let bus = Arc::new(EventBridgeBus::new(aws_sdk_eventbridge::Client::new(&aws), config.event_bus));
     let vendor = Arc::new(LarkVendor::new(
@@ -31,7 +32,7 @@ async fn main() -> Result<(), Error> {
         sealer.clone(),
         Arc::new(SystemClock),
     )?);
-    let work = Work::new(table, sealer, vendor, bell.clone(), bus, parked.clone(), config.public_url);
+    let work = Work::new(table, sealer, vendor, bell.clone(), bus, lake, parked.clone(), config.public_url);
     let exits = trigger::Exits { parked: parked.as_ref(), again: bell.as_ref() };
     trigger::run_fifo(|record| handler::carry_out(&work, record.body, clock::now()), exits).await
 }

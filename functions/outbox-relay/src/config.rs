@@ -9,6 +9,8 @@ pub(crate) struct Config {
     pub(crate) work_queue_url: String,
     /// Where the bell of conversations is.
     pub(crate) push_queue_url: String,
+    /// Where messages go to become rows of the lake.
+    pub(crate) lake_queue_url: String,
     /// Where poison is kept.
     pub(crate) parked_queue_url: String,
     /// Where outcomes are published.
@@ -20,6 +22,7 @@ impl Config {
         Ok(Self {
             work_queue_url: required(lookup, "WORK_QUEUE_URL")?,
             push_queue_url: required(lookup, "PUSH_QUEUE_URL")?,
+            lake_queue_url: required(lookup, "LAKE_QUEUE_URL")?,
             parked_queue_url: required(lookup, "PARKED_QUEUE_URL")?,
             event_bus: required(lookup, "EVENT_BUS")?,
         })

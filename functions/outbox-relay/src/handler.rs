@@ -4,6 +4,9 @@ use domain::event::{EventBus, Fact};
 use domain::fault::{Fault, PortFault, Refusal, Remedy};
 use domain::id::ConversationId;
 use domain::inbox::Entry;
+use domain::lake::Intake;
+use domain::lake::intake::IntakeQueue;
+use domain::lake::source::SourceName;
 use domain::push::PushQueue;
 use domain::session::Session;
 use domain::token::UserToken;
@@ -11,6 +14,11 @@ use domain::work::{Doorbell, WorkQueue};
 use lambda_kit::stream::Change;
 use serde::Deserialize;
 use serde_dynamo::Item;
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+
+/// What an item has for the table's sake.
+const OF_THE_TABLE: [&str; 6] = ["pk", "sk", "entity", "kind", "at", "ttl"];
 
 /// What the streams' filters let through.
 #[derive(Deserialize)]
@@ -22,25 +30,31 @@ enum Committed {
     Message(Place),
 }
 
-/// Where a message is. Whether it can be read is for whoever pushes it: here it only has to be rung for.
+/// Where a message is, and since when. Whether it can be read is for whoever pushes it, and for the lake: here it only has to be passed on.
 #[derive(Deserialize)]
 struct Place {
     conversation_id: ConversationId,
     seq: u64,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
 }
 
-/// Relays one change. A new inbox entry and a new message ring; a session rings when its status changed, and its outcome is published, as
+/// Relays one change. A new inbox entry and a new message ring, and the message goes to the lake; a session rings when its status changed, and its outcome is published, as
 /// is what becomes of a token. What a worker changes (claims, what a card shows) announces nothing.
 pub(crate) async fn relay(
     work: &dyn WorkQueue,
     push: &dyn PushQueue,
+    lake: &dyn IntakeQueue,
     bus: &dyn EventBus,
     change: Change,
 ) -> Result<(), RelayFault> {
     let Some(after) = change.after else { return Ok(()) };
-    match (parse(after)?, change.before) {
+    match (parse(after.clone())?, change.before) {
         (Committed::Inbox(entry), None) => work.ring(&Doorbell::for_entry(&entry)).await?,
-        (Committed::Message(place), None) => push.ring(&place.conversation_id, place.seq).await?,
+        (Committed::Message(place), None) => {
+            push.ring(&place.conversation_id, place.seq).await?;
+            lake.send(intake(&place, after)?.to_message()?).await?;
+        }
         (Committed::Inbox(_) | Committed::Message(_), Some(_)) => {}
         (Committed::Session(session), before) => {
             let before = before.map(parse).transpose()?;
@@ -63,6 +77,20 @@ pub(crate) async fn relay(
         (Committed::Token(_), None) => {}
     }
     Ok(())
+}
+
+/// A message as the lake takes it: the same however often it is sent.
+fn intake(place: &Place, item: Item) -> Result<Intake, RelayFault> {
+    let mut message: Map<String, Value> = serde_dynamo::from_item(item).map_err(RelayFault::Malformed)?;
+    message.retain(|name, _| !OF_THE_TABLE.contains(&name.as_str()));
+    Ok(Intake {
+        source: SourceName::chat(),
+        request_id: format!("{}.{}", place.conversation_id, place.seq),
+        received_at: place.created_at,
+        content_type: Some("application/json".to_owned()),
+        content_encoding: None,
+        body: Value::Object(message).to_string().into_bytes(),
+    })
 }
 
 fn parse(item: Item) -> Result<Committed, RelayFault> {
@@ -98,7 +126,7 @@ impl Fault for RelayFault {
 mod tests {
     use domain::session::Outcome;
     use serde::Serialize;
-    use testkit::{MemoryBus, MemoryPushQueue, MemoryQueue, sample};
+    use testkit::{MemoryBus, MemoryIntakes, MemoryPushQueue, MemoryQueue, sample};
 
     use super::*;
 
@@ -112,7 +140,9 @@ mod tests {
 
     async fn check(before: Option<Item>, after: Option<Item>, rings: usize, published: &[&str]) {
         let (queue, bus) = (MemoryQueue::default(), MemoryBus::default());
-        relay(&queue, &MemoryPushQueue::default(), &bus, Change { before, after }).await.unwrap();
+        relay(&queue, &MemoryPushQueue::default(), &MemoryIntakes::default(), &bus, Change { before, after })
+            .await
+            .unwrap();
         let types: Vec<String> = bus.published().into_iter().map(|fact| fact.detail_type).collect();
         assert_eq!((queue.rung().len(), types), (rings, published.iter().map(|t| (*t).to_owned()).collect()));
     }
@@ -162,23 +192,38 @@ mod tests {
         let strange = item("inbox", &stranger());
         let change = Change { before: None, after: Some(strange) };
         let (queue, push) = (MemoryQueue::default(), MemoryPushQueue::default());
-        let fault = relay(&queue, &push, &MemoryBus::default(), change).await.unwrap_err();
+        let fault = relay(&queue, &push, &MemoryIntakes::default(), &MemoryBus::default(), change).await.unwrap_err();
         assert_eq!(fault.remedy(), Remedy::Reject(Refusal::Invalid));
     }
 
     #[tokio::test]
-    async fn a_new_message_rings_for_its_place_even_if_nobody_can_read_it() {
+    async fn a_new_message_rings_for_its_place_and_goes_to_the_lake_even_if_nobody_can_read_it() {
         let id = "00000000-0000-4000-9000-000000000001";
-        let message = std::collections::BTreeMap::from([("conversation_id", id), ("payload", "?")]);
-        let mut message = item("message", &message).into_inner();
+        let fields =
+            [("conversation_id", id), ("payload", "? 🎉"), ("created_at", "2026-11-21T09:00:00.5Z"), ("sk", "MSG#7")];
+        let mut message = item("message", &std::collections::BTreeMap::from(fields)).into_inner();
         message.insert("seq".to_owned(), serde_dynamo::AttributeValue::N("7".to_owned()));
-        let (queue, push, bus) = (MemoryQueue::default(), MemoryPushQueue::default(), MemoryBus::default());
-        let new = Change { before: None, after: Some(Item::from(message.clone())) };
-        relay(&queue, &push, &bus, new).await.unwrap();
+        let (queue, push, lake, bus) =
+            (MemoryQueue::default(), MemoryPushQueue::default(), MemoryIntakes::default(), MemoryBus::default());
+        for _ in 0..2 {
+            let new = Change { before: None, after: Some(Item::from(message.clone())) };
+            relay(&queue, &push, &lake, &bus, new).await.unwrap();
+        }
         let changed = Change { before: Some(Item::from(message.clone())), after: Some(Item::from(message)) };
-        relay(&queue, &push, &bus, changed).await.unwrap();
+        relay(&queue, &push, &lake, &bus, changed).await.unwrap();
         let conversation_id = ConversationId::parse(id).unwrap();
-        assert_eq!(push.take(), [domain::push::PushJob::Drain { conversation_id, seq: 7 }]);
+        let bell = domain::push::PushJob::Drain { conversation_id, seq: 7 };
+        assert!(push.take().iter().all(|job| *job == bell));
+
+        let sent: Vec<Intake> = lake.sent().iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        assert!(sent.len() == 2 && sent[0] == sent[1], "sent again it is the same event");
+        assert_eq!(
+            (sent[0].source.as_str(), sent[0].request_id.as_str()),
+            ("chat", "00000000-0000-4000-9000-000000000001.7")
+        );
+        let body: Value = serde_json::from_slice(&sent[0].body).unwrap();
+        let expected = serde_json::json!({"conversation_id": id, "created_at": "2026-11-21T09:00:00.5Z", "payload": "? 🎉", "seq": 7});
+        assert_eq!(body, expected);
     }
 
     fn stranger() -> std::collections::BTreeMap<&'static str, &'static str> {

@@ -1,10 +1,10 @@
-//! The tables' streams: ring for everything that was committed, and publish how authorizations ended.
+//! The tables' streams: ring for everything that was committed, bring messages to the lake, and publish how authorizations ended.
 
 mod config;
 mod handler;
 
 use lambda_kit::{Error, aws, env, stream};
-use queue::{EventBridgeBus, SqsParkedQueue, SqsPushQueue, SqsWorkQueue};
+use queue::{EventBridgeBus, SqsIntakeQueue, SqsParkedQueue, SqsPushQueue, SqsWorkQueue};
 
 use crate::config::Config;
 
@@ -16,7 +16,8 @@ async fn main() -> Result<(), Error> {
     let sqs = aws_sdk_sqs::Client::new(&aws);
     let work = SqsWorkQueue::new(sqs.clone(), config.work_queue_url);
     let push = SqsPushQueue::new(sqs.clone(), config.push_queue_url);
+    let lake = SqsIntakeQueue::new(sqs.clone(), config.lake_queue_url);
     let parked = SqsParkedQueue::new(sqs, config.parked_queue_url);
     let bus = EventBridgeBus::new(aws_sdk_eventbridge::Client::new(&aws), config.event_bus);
-    stream::run_in_order(|change| handler::relay(&work, &push, &bus, change), &parked).await
+    stream::run_in_order(|change| handler::relay(&work, &push, &lake, &bus, change), &parked).await
 }

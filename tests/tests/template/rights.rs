@@ -42,6 +42,7 @@ const CALLS: &[(&str, &[(&str, &str)])] = &[
             ("kms:Decrypt", "VaultKey"),
             ("kms:GenerateDataKey", "VaultKey"),
             ("sqs:ChangeMessageVisibility", "LarkWorkQueue"),
+            ("sqs:SendMessage", "LakeQueue"),
             ("sqs:SendMessage", "LarkWorkQueue"),
             ("sqs:SendMessage", "ParkedQueue"),
         ],
@@ -53,6 +54,7 @@ const CALLS: &[(&str, &[(&str, &str)])] = &[
             // The mapping keeps what it gave up on with the function's own rights.
             ("s3:ListBucket", "EvidenceBucket"),
             ("s3:PutObject", "EvidenceBucket"),
+            ("sqs:SendMessage", "LakeQueue"),
             ("sqs:SendMessage", "LarkWorkQueue"),
             ("sqs:SendMessage", "ParkedQueue"),
             ("sqs:SendMessage", "PushQueue"),
@@ -215,6 +217,25 @@ const CALLS: &[(&str, &[(&str, &str)])] = &[
             ("s3:ListBucketMultipartUploads", "FilesBucket"),
             ("sqs:SendMessage", "MergeQueue"),
             // Lambda sends a failed invocation there with the function's own rights.
+            ("sqs:SendMessage", "ParkedQueue"),
+        ],
+    ),
+    (
+        "WebhookIntakeFunction",
+        &[("dynamodb:GetItem", "LakeTable"), ("s3:PutObject", "LakeBucket"), ("sqs:SendMessage", "LakeQueue")],
+    ),
+    (
+        "LakeAppendFunction",
+        &[
+            ("dynamodb:GetItem", "LakeTable"),
+            // Claims are transactions of such.
+            ("dynamodb:PutItem", "LakeTable"),
+            ("s3:DeleteObject", "LakeBucket"),
+            ("s3:GetObject", "LakeBucket"),
+            ("s3:ListBucket", "LakeBucket"),
+            ("s3:PutObject", "LakeBucket"),
+            ("sqs:ChangeMessageVisibility", "LakeQueue"),
+            ("sqs:SendMessage", "CompactQueue"),
             ("sqs:SendMessage", "ParkedQueue"),
         ],
     ),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::Checked;
 use crate::mutant::Edit::{Remove, Set};
 use crate::mutant::Mutant;
-use crate::read::{ALARM, FUNCTION, QUEUE, listed, of_type, target};
+use crate::read::{ALARM, FUNCTION, LOG_GROUP, QUEUE, listed, of_type, properties, target};
 
 /// Metrics that AWS publishes, with the dimension that they are published under and the resource that it names.
 const METRICS: [(&str, &str, &str, &str); 8] = [
@@ -39,6 +39,11 @@ pub(crate) const RULES: &[Checked] = &[
                 culprit: "HealthCheckErrors",
                 edits: &[Remove("/Resources/HealthCheckFunction")],
             },
+            Mutant {
+                what: "a metric of our own that no filter makes",
+                culprit: "UnbalancedBatchesAlarm",
+                edits: &[Remove("/Resources/UnbalancedBatches")],
+            },
         ],
     },
     Checked {
@@ -67,14 +72,27 @@ pub(crate) const RULES: &[Checked] = &[
 fn metrics_exist(template: &Value) -> Vec<String> {
     let unknown = of_type(template, ALARM).filter(|(_, alarm)| {
         let alarm = &alarm["Properties"];
-        !METRICS.iter().any(|(namespace, metric, dimension, kind)| {
-            alarm["Namespace"] == *namespace
-                && alarm["MetricName"] == *metric
-                && matches!(listed(&alarm["Dimensions"]), [only] if only["Name"] == *dimension
+        !is_our_own(template, alarm)
+            && !METRICS.iter().any(|(namespace, metric, dimension, kind)| {
+                alarm["Namespace"] == *namespace
+                    && alarm["MetricName"] == *metric
+                    && matches!(listed(&alarm["Dimensions"]), [only] if only["Name"] == *dimension
                     && target(&only["Value"]).is_some_and(|id| template["Resources"][id]["Type"] == *kind))
-        })
+            })
     });
     unknown.map(|(id, _)| format!("{id} watches nothing that is published")).collect()
+}
+
+/// Whether a filter over a log of ours makes what the alarm watches.
+fn is_our_own(template: &Value, alarm: &Value) -> bool {
+    let filters = of_type(template, "AWS::Logs::MetricFilter").filter(|(_, filter)| {
+        target(&filter["Properties"]["LogGroupName"]).is_some_and(|id| properties(template, LOG_GROUP, id).is_some())
+    });
+    filters.flat_map(|(_, filter)| listed(&filter["Properties"]["MetricTransformations"])).any(|metric| {
+        metric["MetricNamespace"] == alarm["Namespace"]
+            && metric["MetricName"] == alarm["MetricName"]
+            && alarm["Dimensions"].is_null()
+    })
 }
 
 fn alarms_tell(template: &Value) -> Vec<String> {
