@@ -33,6 +33,35 @@ impl Row {
         self.text.clear();
     }
 
+    /// Makes room for so many values, all of them null until they are put.
+    pub(crate) fn widen(&mut self, columns: usize) {
+        self.values.resize(columns, Value::Null);
+    }
+
+    fn put(&mut self, column: usize, value: Value) {
+        if let Some(place) = self.values.get_mut(column) {
+            *place = value;
+        }
+    }
+
+    pub(crate) fn put_null(&mut self, column: usize) {
+        self.put(column, Value::Null);
+    }
+
+    pub(crate) fn put_integer(&mut self, column: usize, value: i64) {
+        self.put(column, Value::Integer(value));
+    }
+
+    pub(crate) fn put_text(&mut self, column: usize, value: &str) {
+        self.put_text_with(column, |text| text.push_str(value));
+    }
+
+    pub(crate) fn put_text_with(&mut self, column: usize, write: impl FnOnce(&mut String)) {
+        let start = self.text.len();
+        write(&mut self.text);
+        self.put(column, Value::Text(start..self.text.len()));
+    }
+
     pub(crate) fn null(&mut self) {
         self.values.push(Value::Null);
     }
@@ -77,7 +106,7 @@ impl Row {
         }
     }
 
-    fn integer_at(&self, column: usize) -> Option<i64> {
+    pub(crate) fn integer_at(&self, column: usize) -> Option<i64> {
         match self.values.get(column)? {
             Value::Integer(value) => Some(*value),
             Value::Null | Value::Text(_) => None,

@@ -17,7 +17,7 @@ use crate::convert::{Line, Options};
 use crate::object::{Fields, Name, Object, extras};
 use crate::quarantine::{Reason, Refusal};
 use crate::value::{self, Shape};
-use crate::{chat, lark, mask, pointer};
+use crate::{chat, lark, mask, message, pointer};
 
 /// Where a row belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,6 @@ pub(crate) struct Place {
 
 /// Reads a line into the row.
 pub(crate) fn read(line: &Line<'_>, options: &Options, row: &mut Row) -> Result<Place, Refusal> {
-    row.clear();
     if line.bytes.len() > options.max_line_bytes {
         let (bytes, limit) = (line.bytes.len(), options.max_line_bytes);
         return Err(Refusal::new(Reason::TooLong, format!("{bytes} bytes; at most {limit} are taken")));
@@ -39,6 +38,18 @@ pub(crate) fn read(line: &Line<'_>, options: &Options, row: &mut Row) -> Result<
     if text.trim().is_empty() {
         return Err(Refusal::new(Reason::Empty, "there is nothing in it"));
     }
+    if !matches!(line.source, SourceName::LARK | SourceName::CHAT)
+        && *line.mapping == Mapping::Wechat
+        && let Some(place) = message::read(text, line, row)
+    {
+        return Ok(place);
+    }
+    read_any(text, line, row)
+}
+
+/// Reads whatever it is.
+pub(crate) fn read_any(text: &str, line: &Line<'_>, row: &mut Row) -> Result<Place, Refusal> {
+    row.clear();
     match (line.source, line.mapping) {
         (SourceName::LARK, _) => lark::read(line, parse::<Object<'_>>(text)?.0, row),
         (SourceName::CHAT, _) => chat::read(line, parse::<Object<'_>>(text)?.0, row),
@@ -323,7 +334,7 @@ impl ContactField {
 }
 
 /// No feed's ids are longer; what remembers them takes none that are.
-const ID_BYTES: usize = 512;
+pub(crate) const ID_BYTES: usize = 512;
 
 /// Appends what the row is recognised by: a text or a number.
 pub(crate) fn id(row: &mut Row, field: &str, value: Option<&RawValue>) -> Result<(), Refusal> {
@@ -358,6 +369,6 @@ pub(crate) fn arrival(row: &mut Row, line: &Line<'_>) {
 }
 
 /// Microseconds since 1970, rounded down. Every time that a calendar to the year 9999 has fits.
-fn micros(at: OffsetDateTime) -> i64 {
+pub(crate) fn micros(at: OffsetDateTime) -> i64 {
     i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000)).unwrap_or(i64::MAX)
 }

@@ -10,6 +10,7 @@ mod digest;
 mod event;
 mod lark;
 mod mask;
+mod message;
 mod object;
 mod pointer;
 mod quarantine;

@@ -87,21 +87,29 @@ pub(crate) fn extras<'f, 'a: 'f>(
     fields: impl Iterator<Item = &'f (Name<'a>, &'a RawValue)>,
     beside: &'f [(Name<'a>, &'a RawValue)],
 ) {
-    let fields = fields.map(|field| ("", field)).chain(beside.iter().map(|field| ("event.", field)));
     let mut fields = fields.peekable();
-    if fields.peek().is_none() {
+    if fields.peek().is_none() && beside.is_empty() {
         return row.null();
     }
-    row.text_with(|text| {
-        let mut between = '{';
-        for (prefix, (Name(name), value)) in fields {
-            text.push(between);
-            quote(prefix, name, text);
-            push_json(value.get(), text);
-            between = ',';
-        }
-        text.push('}');
-    });
+    row.text_with(|text| write_extras(text, fields, beside));
+}
+
+/// Writes the object that [`extras`] appends.
+pub(crate) fn write_extras<'f, 'a: 'f>(
+    text: &mut String,
+    fields: impl Iterator<Item = &'f (Name<'a>, &'a RawValue)>,
+    beside: &'f [(Name<'a>, &'a RawValue)],
+) {
+    let mut between = '{';
+    for (prefix, (Name(name), value)) in
+        fields.map(|field| ("", field)).chain(beside.iter().map(|field| ("event.", field)))
+    {
+        text.push(between);
+        quote(prefix, name, text);
+        push_json(value.get(), text);
+        between = ',';
+    }
+    text.push('}');
 }
 
 /// Writes a name as JSON, with the colon.

@@ -1,5 +1,7 @@
 //! JSON values that waver: what a column takes from each.
 
+use std::fmt::{self, Write as _};
+
 use memchr::{memchr, memchr_iter};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -108,19 +110,29 @@ pub(crate) fn integer(field: &str, value: Option<&RawValue>) -> Result<Option<i6
 /// What a column of instants takes: RFC 3339, or seconds, milliseconds or microseconds since 1970. These cannot be mistaken for each other:
 /// of the years that are taken, the last second is a smaller number than the first millisecond.
 pub(crate) fn instant(value: Option<&RawValue>) -> Option<OffsetDateTime> {
-    const SECONDS: std::ops::Range<i64> = 0..100_000_000_000;
-    const MILLISECONDS: std::ops::Range<i64> = 100_000_000_000..100_000_000_000_000;
     if let Ok(number) = integer("", value) {
-        let number = number?;
-        let nanos = match number {
-            _ if SECONDS.contains(&number) => i128::from(number) * 1_000_000_000,
-            _ if MILLISECONDS.contains(&number) => i128::from(number) * 1_000_000,
-            _ => i128::from(number) * 1_000,
-        };
-        return OffsetDateTime::from_unix_timestamp_nanos(nanos).ok();
+        return instant_of(number?);
     }
     let text = value.map(Shape::of)?.unwrapped().to_text()?;
     OffsetDateTime::parse(text.trim(), &Rfc3339).ok()
+}
+
+/// The instant that an integer is, by its size.
+pub(crate) fn instant_of(number: i64) -> Option<OffsetDateTime> {
+    const SECONDS: std::ops::Range<i64> = 0..100_000_000_000;
+    const MILLISECONDS: std::ops::Range<i64> = 100_000_000_000..100_000_000_000_000;
+    let nanos = match number {
+        _ if SECONDS.contains(&number) => i128::from(number) * 1_000_000_000,
+        _ if MILLISECONDS.contains(&number) => i128::from(number) * 1_000_000,
+        _ => i128::from(number) * 1_000,
+    };
+    OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()
+}
+
+/// Writes an integer in digits.
+pub(crate) fn write_integer(text: &mut String, number: impl fmt::Display) {
+    // Writing to a `String` cannot fail.
+    let _ = write!(text, "{number}");
 }
 
 /// The number, if it is whole and fits: `1010`, and also `1010.0` and `1.01e3`.
