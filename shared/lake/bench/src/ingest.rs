@@ -33,9 +33,6 @@ const ROWS_PER_CPU_SEC: f64 = 170_000.0;
 
 const PEAK_BYTES: f64 = 160e6;
 
-/// How many times the rows of arrow-json for the same CPU time, at least.
-const ARROW_JSON_RATIO: f64 = 1.25;
-
 /// 2026-09-21 in Unix seconds.
 const DAY: i64 = 1_789_948_800;
 
@@ -272,20 +269,14 @@ impl Report {
         };
         let (rate, peak) = (f64::from(self.rows) / ours.cpu_secs(), ours.median(|run| run.peak_bytes));
         let same = self.figures.iter().all(|other| other.said == ours.said) && ours.said.rows == u64::from(self.rows);
-        let mut budgets = vec![
+        vec![
             (
                 format!("{:.0}k rows per CPU-second, at least {:.0}k", rate / 1e3, ROWS_PER_CPU_SEC / 1e3),
                 rate >= ROWS_PER_CPU_SEC,
             ),
             (format!("{:.0} MB at most, below {:.0} MB", peak / 1e6, PEAK_BYTES / 1e6), peak < PEAK_BYTES),
             ("each engine's rows are ours".to_owned(), same),
-        ];
-        if let Some(other) = self.of(ARROW_JSON) {
-            let ratio = other.cpu_secs() / ours.cpu_secs();
-            let budget = format!("{ratio:.2} times arrow-json's rows per CPU-second, at least {ARROW_JSON_RATIO}");
-            budgets.push((budget, ratio >= ARROW_JSON_RATIO));
-        }
-        budgets
+        ]
     }
 
     pub(crate) fn holds(&self) -> bool {
