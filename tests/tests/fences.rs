@@ -9,7 +9,7 @@ use serde_json::Value;
 use skylark_tests::workspace;
 
 /// Crates between the functions and the domain. They know the domain and not each other.
-const ADAPTERS: [&str; 7] = ["bucket", "lambda-kit", "lark", "queue", "socket", "table", "vault"];
+const ADAPTERS: [&str; 8] = ["bucket", "lambda-kit", "lark", "queue", "socket", "table", "vault", "webhook"];
 
 /// Never on AWS: the local runner, its parts, the stand-in vendor, the command line, the fakes.
 const NEVER_DEPLOYED: [&str; 8] =
@@ -19,7 +19,7 @@ const NEVER_DEPLOYED: [&str; 8] =
 const EMULATION: [&str; 6] = ["axum", "dynoxide-rs", "libsqlite3-sys", "rusqlite", "s3s", "tokio-tungstenite"];
 
 /// The functions that call the vendor.
-const CALL_THE_VENDOR: [&str; 4] = ["lark-api", "lark-oauth", "lark-work", "token-expiry"];
+const CALL_THE_VENDOR: [&str; 5] = ["channel-deliver", "lark-api", "lark-oauth", "lark-work", "token-expiry"];
 
 /// What only the functions of the lake carry: it is most of such a function.
 const TABLES: [&str; 4] = ["arrow-array", "delta_kernel", "object_store", "parquet"];

@@ -7,8 +7,12 @@ use lambda_kit::env::{EnvError, required};
 pub(crate) struct Config {
     /// Apps, inbox, sessions and tokens.
     pub(crate) lark_table: String,
+    /// Conversations, and the places outside that are linked to them.
+    pub(crate) chat_table: String,
     /// Where the bell is.
     pub(crate) work_queue_url: String,
+    /// Where the bell of conversations is.
+    pub(crate) push_queue_url: String,
     /// Where poison is kept.
     pub(crate) parked_queue_url: String,
     /// Where inbound events are published.
@@ -27,6 +31,8 @@ impl Config {
     pub(crate) fn from_env(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, EnvError> {
         Ok(Self {
             lark_table: required(lookup, "LARK_TABLE")?,
+            chat_table: required(lookup, "CHAT_TABLE")?,
+            push_queue_url: required(lookup, "PUSH_QUEUE_URL")?,
             work_queue_url: required(lookup, "WORK_QUEUE_URL")?,
             parked_queue_url: required(lookup, "PARKED_QUEUE_URL")?,
             event_bus: required(lookup, "EVENT_BUS")?,

@@ -4,21 +4,24 @@ use std::sync::Arc;
 
 use domain::app::{AppDirectory, AppStore};
 use domain::authorize::{Approval, Authorization, AuthorizeFault, Vendor};
+use domain::channel::{ChannelMarks, ConnectorStore, Inbound, InboundFault, Incoming, Links};
+use domain::chat::{Memberships, MessageStore};
 use domain::event::{EventBus, Fact};
 use domain::fault::{Fault, PortFault, Refusal, Remedy, chain};
-use domain::id::{AppId, EventId, SessionId};
+use domain::id::{AppId, EventId, MessageId, OpenId, SessionId};
 use domain::inbox::{Claim, Entry, EntryKind, Inbox};
 use domain::lake::Intake;
 use domain::lake::intake::IntakeQueue;
 use domain::lake::source::SourceName;
+use domain::push::PushQueue;
 use domain::seal::Sealer;
 use domain::session::SessionStore;
 use domain::tenant_token::{TenantTokenStore, TicketFault, keep_ticket};
 use domain::token::TokenStore;
 use domain::work::{Doorbell, ParkedQueue, WorkQueue};
-use lambda_kit::parking;
+use lambda_kit::{parking, random};
 use lark::callback::CardAction;
-use lark::event::{Event, Payload};
+use lark::event::{Event, MessageReceived, Payload};
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -33,9 +36,24 @@ pub(crate) struct Work {
     lake: Arc<dyn IntakeQueue>,
     parked: Arc<dyn ParkedQueue>,
     public_url: String,
+    /// What people say to an app is said in a conversation, where there are any.
+    inbound: Option<Inbound>,
+}
+
+/// Conversations over their table.
+pub(crate) fn inbound<T>(chat: Arc<T>, messages: Arc<dyn MessageStore>, push: Arc<dyn PushQueue>) -> Inbound
+where
+    T: Memberships + ConnectorStore + ChannelMarks + Links + 'static,
+{
+    let (conversations, connectors, marks) = (chat.clone(), chat.clone(), chat.clone());
+    Inbound { conversations, messages, connectors, marks, links: chat, push, hash: random::hash }
 }
 
 impl Work {
+    pub(crate) fn with(self, inbound: Inbound) -> Self {
+        Self { inbound: Some(inbound), ..self }
+    }
+
     pub(crate) fn new<T: AppStore + Inbox + SessionStore + TokenStore + TenantTokenStore + 'static>(
         table: Arc<T>,
         sealer: Arc<dyn Sealer>,
@@ -49,7 +67,7 @@ impl Work {
         let apps = Arc::new(AppDirectory::new(table.clone(), sealer.clone()));
         let authorization =
             Authorization { apps, sessions: table.clone(), tokens: table.clone(), sealer, vendor, work };
-        Self { inbox: table.clone(), tickets: table, authorization, bus, lake, parked, public_url }
+        Self { inbox: table.clone(), tickets: table, authorization, bus, lake, parked, public_url, inbound: None }
     }
 }
 
@@ -125,9 +143,14 @@ impl Work {
                 match event.payload() {
                     // A secret of the app's: it goes nowhere else.
                     Ok(Payload::AppTicket(ticket)) => self.keep(entry, &ticket.ticket).await,
-                    _ => {
-                        // First the lake, which knows a repetition: nothing may come between publishing and finishing.
+                    payload => {
+                        // First what knows a repetition: nothing may come between publishing and finishing.
                         self.lake.send(intake(entry).to_message()?).await?;
+                        match payload {
+                            Ok(Payload::Message(message)) => self.hear(&entry.app_id, &message, now).await?,
+                            Ok(Payload::MessagesRead(ids)) => self.note_readers(&entry.app_id, ids, now).await?,
+                            _ => {}
+                        }
                         self.publish(&event.event_type, entry, json!(event)).await
                     }
                 }
@@ -170,6 +193,29 @@ impl Work {
             tracing::warn!(session.id = %session_id, error = %chain(&fault), "The clicked card was not updated");
         }
         Ok(())
+    }
+
+    /// Says what was said in a linked place in its conversation.
+    async fn hear(&self, app_id: &AppId, message: &MessageReceived, now: OffsetDateTime) -> Result<(), WorkFault> {
+        let Some(inbound) = &self.inbound else { return Ok(()) };
+        // An id that could be none of ours leads nowhere.
+        let Ok(message_id) = MessageId::parse(message.message_id.as_str()) else { return Ok(()) };
+        let by_a_person = message.sender.sender_type.as_deref().is_none_or(|kind| kind == "user");
+        let sender = message.sender.open_id.as_deref().filter(|_| by_a_person);
+        let incoming = Incoming {
+            app_id: app_id.clone(),
+            message_id,
+            chat_id: message.chat_id.clone(),
+            sender: sender.and_then(|open_id| OpenId::parse(open_id).ok()),
+            text: message.words(),
+        };
+        Ok(inbound.receive(&incoming, now).await?)
+    }
+
+    async fn note_readers(&self, app_id: &AppId, ids: Vec<String>, now: OffsetDateTime) -> Result<(), WorkFault> {
+        let Some(inbound) = &self.inbound else { return Ok(()) };
+        let ids: Vec<MessageId> = ids.into_iter().filter_map(|id| MessageId::parse(id).ok()).collect();
+        Ok(inbound.read(app_id, &ids, now).await?)
     }
 
     async fn keep(&self, entry: &Entry, ticket: &SecretString) -> Result<(), WorkFault> {
@@ -217,6 +263,8 @@ pub(crate) enum WorkFault {
     Authorize(#[from] AuthorizeFault),
     #[error("the app ticket was not kept")]
     Ticket(#[from] TicketFault),
+    #[error("what was said was not said in its conversation")]
+    Inbound(#[from] InboundFault),
     #[error("a port failed")]
     Port(#[from] PortFault),
 }
@@ -228,6 +276,7 @@ impl Fault for WorkFault {
             Self::Busy => Remedy::Retry,
             Self::Authorize(fault) => fault.remedy(),
             Self::Ticket(fault) => fault.remedy(),
+            Self::Inbound(fault) => fault.remedy(),
             Self::Port(fault) => fault.remedy(),
         }
     }
@@ -238,6 +287,7 @@ impl Fault for WorkFault {
             Self::Busy => "busy",
             Self::Authorize(fault) => fault.code(),
             Self::Ticket(fault) => fault.code(),
+            Self::Inbound(fault) => fault.code(),
             Self::Port(fault) => fault.code(),
         }
     }

@@ -11,6 +11,8 @@ pub(crate) struct Config {
     pub(crate) push_queue_url: String,
     /// Where messages go to become rows of the lake.
     pub(crate) lake_queue_url: String,
+    /// Where the bell of channels is.
+    pub(crate) channel_queue_url: String,
     /// Where poison is kept.
     pub(crate) parked_queue_url: String,
     /// Where outcomes are published.
@@ -23,6 +25,7 @@ impl Config {
             work_queue_url: required(lookup, "WORK_QUEUE_URL")?,
             push_queue_url: required(lookup, "PUSH_QUEUE_URL")?,
             lake_queue_url: required(lookup, "LAKE_QUEUE_URL")?,
+            channel_queue_url: required(lookup, "CHANNEL_QUEUE_URL")?,
             parked_queue_url: required(lookup, "PARKED_QUEUE_URL")?,
             event_bus: required(lookup, "EVENT_BUS")?,
         })

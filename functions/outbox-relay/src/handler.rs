@@ -1,8 +1,12 @@
 //! Committed change -> doorbell, and outcome -> bus.
 
+use std::collections::BTreeSet;
+
+use domain::channel::{ChannelBell, ChannelQueue};
+use domain::chat::Channel;
 use domain::event::{EventBus, Fact};
 use domain::fault::{Fault, PortFault, Refusal, Remedy};
-use domain::id::ConversationId;
+use domain::id::{ChannelName, ConversationId};
 use domain::inbox::Entry;
 use domain::lake::Intake;
 use domain::lake::intake::IntakeQueue;
@@ -28,6 +32,7 @@ enum Committed {
     Session(Session),
     Token(Box<UserToken>),
     Message(Place),
+    Conversation(Opened),
 }
 
 /// Where a message is, and since when. Whether it can be read is for whoever pushes it, and for the lake: here it only has to be passed on.
@@ -37,6 +42,16 @@ struct Place {
     seq: u64,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
+    #[serde(default)]
+    channels: BTreeSet<ChannelName>,
+}
+
+/// A conversation that was opened: what its channels lead to may speak first.
+#[derive(Deserialize)]
+struct Opened {
+    conversation_id: ConversationId,
+    #[serde(default)]
+    channels: Vec<Channel>,
 }
 
 /// Relays one change. A new inbox entry and a new message ring, and the message goes to the lake; a session rings when its status changed, and its outcome is published, as
@@ -44,6 +59,7 @@ struct Place {
 pub(crate) async fn relay(
     work: &dyn WorkQueue,
     push: &dyn PushQueue,
+    channels: &dyn ChannelQueue,
     lake: &dyn IntakeQueue,
     bus: &dyn EventBus,
     change: Change,
@@ -54,8 +70,13 @@ pub(crate) async fn relay(
         (Committed::Message(place), None) => {
             push.ring(&place.conversation_id, place.seq).await?;
             lake.send(intake(&place, after)?.to_message()?).await?;
+            ring_for(channels, &place.conversation_id, place.channels, place.seq).await?;
         }
-        (Committed::Inbox(_) | Committed::Message(_), Some(_)) => {}
+        (Committed::Conversation(opened), None) => {
+            let names = opened.channels.into_iter().map(|channel| channel.name);
+            ring_for(channels, &opened.conversation_id, names, 0).await?;
+        }
+        (Committed::Inbox(_) | Committed::Message(_) | Committed::Conversation(_), Some(_)) => {}
         (Committed::Session(session), before) => {
             let before = before.map(parse).transpose()?;
             if matches!(before, Some(Committed::Session(before)) if before.version == session.version) {
@@ -75,6 +96,18 @@ pub(crate) async fn relay(
         }
         // The session that brought it is news enough.
         (Committed::Token(_), None) => {}
+    }
+    Ok(())
+}
+
+async fn ring_for(
+    channels: &dyn ChannelQueue,
+    conversation_id: &ConversationId,
+    names: impl IntoIterator<Item = ChannelName>,
+    seq: u64,
+) -> Result<(), PortFault> {
+    for channel in names {
+        channels.ring(&ChannelBell { conversation_id: conversation_id.clone(), channel, seq }).await?;
     }
     Ok(())
 }
@@ -126,7 +159,7 @@ impl Fault for RelayFault {
 mod tests {
     use domain::session::Outcome;
     use serde::Serialize;
-    use testkit::{MemoryBus, MemoryIntakes, MemoryPushQueue, MemoryQueue, sample};
+    use testkit::{MemoryBells, MemoryBus, MemoryIntakes, MemoryPushQueue, MemoryQueue, sample};
 
     use super::*;
 
@@ -140,9 +173,16 @@ mod tests {
 
     async fn check(before: Option<Item>, after: Option<Item>, rings: usize, published: &[&str]) {
         let (queue, bus) = (MemoryQueue::default(), MemoryBus::default());
-        relay(&queue, &MemoryPushQueue::default(), &MemoryIntakes::default(), &bus, Change { before, after })
-            .await
-            .unwrap();
+        relay(
+            &queue,
+            &MemoryPushQueue::default(),
+            &MemoryBells::default(),
+            &MemoryIntakes::default(),
+            &bus,
+            Change { before, after },
+        )
+        .await
+        .unwrap();
         let types: Vec<String> = bus.published().into_iter().map(|fact| fact.detail_type).collect();
         assert_eq!((queue.rung().len(), types), (rings, published.iter().map(|t| (*t).to_owned()).collect()));
     }
@@ -192,7 +232,10 @@ mod tests {
         let strange = item("inbox", &stranger());
         let change = Change { before: None, after: Some(strange) };
         let (queue, push) = (MemoryQueue::default(), MemoryPushQueue::default());
-        let fault = relay(&queue, &push, &MemoryIntakes::default(), &MemoryBus::default(), change).await.unwrap_err();
+        let fault =
+            relay(&queue, &push, &MemoryBells::default(), &MemoryIntakes::default(), &MemoryBus::default(), change)
+                .await
+                .unwrap_err();
         assert_eq!(fault.remedy(), Remedy::Reject(Refusal::Invalid));
     }
 
@@ -207,10 +250,10 @@ mod tests {
             (MemoryQueue::default(), MemoryPushQueue::default(), MemoryIntakes::default(), MemoryBus::default());
         for _ in 0..2 {
             let new = Change { before: None, after: Some(Item::from(message.clone())) };
-            relay(&queue, &push, &lake, &bus, new).await.unwrap();
+            relay(&queue, &push, &MemoryBells::default(), &lake, &bus, new).await.unwrap();
         }
         let changed = Change { before: Some(Item::from(message.clone())), after: Some(Item::from(message)) };
-        relay(&queue, &push, &lake, &bus, changed).await.unwrap();
+        relay(&queue, &push, &MemoryBells::default(), &lake, &bus, changed).await.unwrap();
         let conversation_id = ConversationId::parse(id).unwrap();
         let bell = domain::push::PushJob::Drain { conversation_id, seq: 7 };
         assert!(push.take().iter().all(|job| *job == bell));
@@ -224,6 +267,28 @@ mod tests {
         let body: Value = serde_json::from_slice(&sent[0].body).unwrap();
         let expected = serde_json::json!({"conversation_id": id, "created_at": "2026-11-21T09:00:00.5Z", "payload": "? 🎉", "seq": 7});
         assert_eq!(body, expected);
+    }
+
+    #[tokio::test]
+    async fn a_message_and_a_conversation_ring_for_the_channels_that_they_leave_by() {
+        let id = ConversationId::parse("00000000-0000-4000-9000-000000000001").unwrap();
+        let at = "2026-11-25T09:00:00Z";
+        let message =
+            serde_json::json!({ "conversation_id": id, "seq": 7, "channels": ["erp", "lark"], "created_at": at });
+        let channel = |name: &str| serde_json::json!({ "name": name, "address": "oc_1" });
+        let opened = serde_json::json!({ "conversation_id": id, "channels": [channel("lark")] });
+        let (queue, push, channels) = (MemoryQueue::default(), MemoryPushQueue::default(), MemoryBells::default());
+        let (lake, bus) = (MemoryIntakes::default(), MemoryBus::default());
+        for (entity, value) in [("message", message), ("conversation", opened)] {
+            let item = item(entity, &value);
+            let (new, changed) = (Change { before: None, after: Some(item.clone()) }, Some(item.clone()));
+            relay(&queue, &push, &channels, &lake, &bus, new).await.unwrap();
+            let changed = Change { before: changed, after: Some(item) };
+            relay(&queue, &push, &channels, &lake, &bus, changed).await.unwrap();
+        }
+        let rung: Vec<(String, u64)> =
+            channels.rung().into_iter().map(|(bell, _)| (bell.channel.to_string(), bell.seq)).collect();
+        assert_eq!(rung, [("erp".to_owned(), 7), ("lark".to_owned(), 7), ("lark".to_owned(), 0)]);
     }
 
     fn stranger() -> std::collections::BTreeMap<&'static str, &'static str> {

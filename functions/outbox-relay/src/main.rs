@@ -4,7 +4,7 @@ mod config;
 mod handler;
 
 use lambda_kit::{Error, aws, env, stream};
-use queue::{EventBridgeBus, SqsIntakeQueue, SqsParkedQueue, SqsPushQueue, SqsWorkQueue};
+use queue::{EventBridgeBus, SqsChannelQueue, SqsIntakeQueue, SqsParkedQueue, SqsPushQueue, SqsWorkQueue};
 
 use crate::config::Config;
 
@@ -16,8 +16,9 @@ async fn main() -> Result<(), Error> {
     let sqs = aws_sdk_sqs::Client::new(&aws);
     let work = SqsWorkQueue::new(sqs.clone(), config.work_queue_url);
     let push = SqsPushQueue::new(sqs.clone(), config.push_queue_url);
+    let channels = SqsChannelQueue::new(sqs.clone(), config.channel_queue_url);
     let lake = SqsIntakeQueue::new(sqs.clone(), config.lake_queue_url);
     let parked = SqsParkedQueue::new(sqs, config.parked_queue_url);
     let bus = EventBridgeBus::new(aws_sdk_eventbridge::Client::new(&aws), config.event_bus);
-    stream::run_in_order(|change| handler::relay(&work, &push, &lake, &bus, change), &parked).await
+    stream::run_in_order(|change| handler::relay(&work, &push, &channels, &lake, &bus, change), &parked).await
 }

@@ -3,8 +3,11 @@
 use bytes::Bytes;
 use domain::access::{AccessToken, Caller, Scope, TokenSigner};
 use domain::app::{App, AppKind, AppSecrets, AppStatus, Brand};
+use domain::channel::ChannelBell;
 use domain::fault::PortFault;
-use domain::id::{AppId, ClientId, EventId, FamilyId, IdError, SessionId, TenantId, UserId};
+use domain::id::{
+    AppId, ChannelName, ClientId, ConversationId, EventId, FamilyId, IdError, SessionId, TenantId, UserId,
+};
 use domain::inbox::{Entry, EntryKind};
 use domain::lake::source::{Mapping, Source, SourceFault, SourceKey, SourceName};
 use domain::oauth::{Client, ClientSecret, RefreshSeal as _};
@@ -57,6 +60,7 @@ impl Case {
         let (event, answer) = match function {
             "hello" => (json!({}), "hello, world"),
             "auth-token" => (log_in(), r#""statusCode":200"#),
+            "channel-deliver" => (unknown_conversation()?, r#"{"batchItemFailures":[]}"#),
             "health-check" => (get("/health", &Value::Null), r#""statusCode":200"#),
             "lake-append" => (nothing_to_append(), r#"{"batchItemFailures":[]}"#),
             "lake-maintain" => (json!({ "job": "stats" }), r#""job":"stats""#),
@@ -300,21 +304,33 @@ const SESSION: &str = "0d6a7f0a-95d3-4a5e-8d4b-4f6b5b8f2c11";
 /// A bell for a session that the table does not have.
 fn unknown_session() -> Result<Value, CaseError> {
     let bell = Doorbell::Card { session_id: SessionId::parse(SESSION)?, version: 1 };
-    Ok(json!({ "Records": [{
+    Ok(delivered(&serde_json::to_string(&bell)?, &bell.group(), &bell.deduplication_id()))
+}
+
+/// A bell for a conversation that the table does not have.
+fn unknown_conversation() -> Result<Value, CaseError> {
+    let (conversation_id, channel) = (ConversationId::parse(SESSION)?, ChannelName::parse("lark")?);
+    let bell = ChannelBell { conversation_id, channel, seq: 1 };
+    Ok(delivered(&serde_json::to_string(&bell)?, &bell.group(), &bell.deduplication_id()))
+}
+
+/// One message of a FIFO queue.
+fn delivered(body: &str, group: &str, deduplication_id: &str) -> Value {
+    json!({ "Records": [{
         "messageId": "19dd0b57-b21e-4ac1-bd88-01bbb068cb78",
         "receiptHandle": "MessageReceiptHandle",
-        "body": serde_json::to_string(&bell)?,
+        "body": body,
         "attributes": {
             "ApproximateReceiveCount": "1", "SentTimestamp": "1523232000000", "SenderId": "123456789012",
             "ApproximateFirstReceiveTimestamp": "1523232000001", "SequenceNumber": "18849496460467696128",
-            "MessageGroupId": bell.group(), "MessageDeduplicationId": bell.deduplication_id(),
+            "MessageGroupId": group, "MessageDeduplicationId": deduplication_id,
         },
         "messageAttributes": {},
         "md5OfBody": "",
         "eventSource": "aws:sqs",
         "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:work.fifo",
         "awsRegion": "us-east-1",
-    }] }))
+    }] })
 }
 
 /// What S3 sends to a queue that it is told of, which is no event.

@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use crate::fault::CliFault;
 use crate::stack::Stack;
-use crate::{app, auth_card, client, demo, dlq, download, invoke, lake, local_run, upload, webhook_key};
+use crate::{app, auth_card, client, connector, demo, dlq, download, invoke, lake, local_run, upload, webhook_key};
 
 /// Lark apps, chat and message data on AWS Lambda: run the bundle here, or manage a deployed one.
 #[derive(Debug, Parser)]
@@ -47,6 +47,9 @@ enum Command {
     /// Look into the lake, send again what was kept aside, and ask for what is due.
     #[command(subcommand)]
     Lake(lake::LakeCommand),
+    /// Manage what the channels of conversations lead to.
+    #[command(subcommand)]
+    Connector(connector::ConnectorCommand),
     /// Ask a person to authorize an app, by card.
     AuthCard(auth_card::AuthCardArgs),
     /// Look at what failed to the end; put it back, or forget it.
@@ -70,6 +73,7 @@ impl Args {
             Command::Client(command) => client::run(&Stack::find(&place).await?, command).await,
             Command::WebhookKey(command) => webhook_key::run(&Stack::find(&place).await?, command).await,
             Command::Lake(command) => lake::run(&place, command).await,
+            Command::Connector(command) => connector::run(&Stack::find(&place).await?, command).await,
             Command::AuthCard(args) => auth_card::run(&Stack::find(&place).await?, args).await,
             Command::Dlq(command) => dlq::run(&place, command).await,
             Command::Upload(args) => upload::run(&place, args).await,

@@ -6,6 +6,7 @@ mod args;
 mod auth_card;
 mod client;
 mod confirm;
+mod connector;
 mod demo;
 mod dlq;
 mod download;

@@ -26,6 +26,8 @@ pub(crate) struct Stack {
     pub(crate) auth: Table,
     /// Sources of the lake and their keys.
     pub(crate) lake: Table,
+    /// Conversations, and the connectors of their channels.
+    pub(crate) chat: Table,
     pub(crate) work: SqsWorkQueue,
     pub(crate) vault: Vault,
     /// Where people's browsers reach it.
@@ -49,9 +51,10 @@ impl Stack {
         let table = named("table", "LarkTable", &settings.tables)?;
         let auth = named("table", "AuthTable", &settings.tables)?;
         let lake = named("table", "LakeTable", &settings.tables)?;
+        let chat = named("table", "ChatTable", &settings.tables)?;
         let queue = named("queue", "LarkWorkQueue", &settings.queues)?;
         let urls = Urls { public: settings.http.clone(), lark_base: settings.lark_base_url.clone() };
-        let over = Self::over(&aws, [table, auth, lake, queue], &settings.vault_key, urls)?;
+        let over = Self::over(&aws, [table, auth, lake, chat, queue], &settings.vault_key, urls)?;
         Ok(Self { local: Some(settings.aws_endpoint.clone()), ..over })
     }
 
@@ -63,17 +66,24 @@ impl Stack {
         let lark_base = lark_base.filter_map(|it| it.parameter_value()).next().unwrap_or_default().to_owned();
         let output = |key: &str| output(&described, name, key);
         let urls = Urls { public: output("HttpApiUrl")?, lark_base };
-        let names = [output("LarkTable")?, output("AuthTable")?, output("LakeTable")?, output("LarkWorkQueue")?];
+        let names = [
+            output("LarkTable")?,
+            output("AuthTable")?,
+            output("LakeTable")?,
+            output("ChatTable")?,
+            output("LarkWorkQueue")?,
+        ];
         Self::over(&aws, names, &output("VaultKey")?, urls)
     }
 
-    fn over(aws: &SdkConfig, names: [String; 4], vault: &str, urls: Urls) -> Result<Self, CliFault> {
-        let [table, auth, lake, queue] = names;
+    fn over(aws: &SdkConfig, names: [String; 5], vault: &str, urls: Urls) -> Result<Self, CliFault> {
+        let [table, auth, lake, chat, queue] = names;
         let vault = Vault::from_setting(vault, || aws_sdk_kms::Client::new(aws));
         Ok(Self {
             table: Table::new(aws_sdk_dynamodb::Client::new(aws), table),
             auth: Table::new(aws_sdk_dynamodb::Client::new(aws), auth),
             lake: Table::new(aws_sdk_dynamodb::Client::new(aws), lake),
+            chat: Table::new(aws_sdk_dynamodb::Client::new(aws), chat),
             work: SqsWorkQueue::new(aws_sdk_sqs::Client::new(aws), queue),
             vault: vault.map_err(|cause| CliFault::storage("the vault cannot be opened", cause))?,
             public_url: urls.public,

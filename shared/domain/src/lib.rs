@@ -3,6 +3,7 @@
 pub mod access;
 pub mod app;
 pub mod authorize;
+pub mod channel;
 pub mod chat;
 pub mod clock;
 pub mod event;

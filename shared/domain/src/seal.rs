@@ -7,7 +7,7 @@ use secrecy::{SecretSlice, zeroize::Zeroizing};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, PortFault, Refusal, Remedy};
-use crate::id::{AppId, OpenId};
+use crate::id::{AppId, ChannelName, OpenId, TenantId};
 
 /// Where a secret belongs. It is authenticated with the ciphertext, so a record moved elsewhere does not open.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +31,11 @@ pub enum SealContext<'a> {
         app_id: &'a AppId,
         state_hash: &'a str,
     },
+    /// What a channel's connector signs with.
+    Connector {
+        tenant_id: &'a TenantId,
+        channel: &'a ChannelName,
+    },
 }
 
 impl<'a> SealContext<'a> {
@@ -51,6 +56,9 @@ impl<'a> SealContext<'a> {
             Self::AppTicket(app_id) => BTreeMap::from([("kind", "app_ticket"), ("app", app_id.as_str())]),
             Self::Verifier { app_id, state_hash } => {
                 BTreeMap::from([("kind", "verifier"), ("app", app_id.as_str()), ("state", *state_hash)])
+            }
+            Self::Connector { tenant_id, channel } => {
+                BTreeMap::from([("kind", "connector"), ("tenant", tenant_id.as_str()), ("channel", channel.as_str())])
             }
         }
     }

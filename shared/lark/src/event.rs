@@ -5,12 +5,14 @@ use std::fmt;
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::callback::CallbackError;
 use crate::wire::{self, Raw};
 
 const MESSAGE_RECEIVED: &str = "im.message.receive_v1";
+const MESSAGES_READ: &str = "im.message.message_read_v1";
 const APP_TICKET: &str = "app_ticket";
 
 /// One event, proved to come from the vendor. Delivered at least once: see [`Event::dedupe_key`].
@@ -42,6 +44,8 @@ impl fmt::Debug for Event {
 #[derive(Debug, Clone)]
 pub enum Payload {
     Message(Box<MessageReceived>),
+    /// Somebody read messages of the bot's, by their ids.
+    MessagesRead(Vec<String>),
     AppTicket(AppTicket),
     Other,
 }
@@ -119,6 +123,11 @@ impl Event {
     pub fn payload(&self) -> Result<Payload, CallbackError> {
         match self.event_type.as_str() {
             MESSAGE_RECEIVED => Ok(Payload::Message(Box::new(message(self.body.get())?))),
+            MESSAGES_READ => {
+                let event: ReadEvent<'_> = wire::object("event", self.body.get())?;
+                let ids = wire::optional("event.message_id_list", event.message_id_list)?;
+                Ok(Payload::MessagesRead(ids.unwrap_or_default()))
+            }
             APP_TICKET => {
                 let event: AppTicketEvent<'_> = wire::object("event", self.body.get())?;
                 let ticket = wire::required_text("event.app_ticket", event.app_ticket)?.into();
@@ -144,6 +153,27 @@ impl MessageReceived {
         }
         let content: Text<'_> = serde_json::from_str(&self.content).ok()?;
         Some(self.name_mentions(&content.text))
+    }
+
+    /// What people would read of it, whatever its type: the words of texts and posts, and of others what they are.
+    #[must_use]
+    pub fn words(&self) -> String {
+        if let Some(text) = self.text() {
+            return text;
+        }
+        let content = serde_json::from_str(&self.content).ok().filter(|_| self.message_type == "post");
+        let words = content.map(|content: Value| {
+            let title = content.get("title").and_then(Value::as_str).unwrap_or_default();
+            let lines = content.get("content").and_then(Value::as_array).into_iter().flatten().map(|line| {
+                let parts = line.as_array().into_iter().flatten();
+                let parts = parts.filter_map(|part| part.get("text").or_else(|| part.get("user_name"))?.as_str());
+                parts.collect::<String>()
+            });
+            let lines: Vec<String> =
+                std::iter::once(title.to_owned()).chain(lines).filter(|line| !line.is_empty()).collect();
+            self.name_mentions(&lines.join("\n"))
+        });
+        words.filter(|words| !words.is_empty()).unwrap_or_else(|| format!("[{}]", self.message_type))
     }
 
     /// One pass from left to right, the longest key first: `@_user_1` also begins `@_user_10`, and a name may look like a key.
@@ -178,6 +208,12 @@ impl MessageReceived {
 struct AppTicketEvent<'a> {
     #[serde(borrow)]
     app_ticket: Raw<'a>,
+}
+
+#[derive(Deserialize)]
+struct ReadEvent<'a> {
+    #[serde(borrow)]
+    message_id_list: Raw<'a>,
 }
 
 #[derive(Deserialize)]

@@ -11,6 +11,8 @@ pub mod code;
 pub mod event;
 pub mod oauth;
 #[cfg(feature = "client")]
+pub mod outlet;
+#[cfg(feature = "client")]
 pub mod proxy;
 pub mod signature;
 #[cfg(feature = "client")]

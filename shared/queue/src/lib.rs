@@ -1,5 +1,7 @@
 //! SQS and EventBridge behind the domain's ports; a feature each.
 
+#[cfg(feature = "sqs")]
+mod channel;
 #[cfg(feature = "events")]
 mod events;
 #[cfg(feature = "sqs")]
@@ -11,6 +13,8 @@ mod push;
 #[cfg(feature = "sqs")]
 mod sqs;
 
+#[cfg(feature = "sqs")]
+pub use channel::SqsChannelQueue;
 #[cfg(feature = "events")]
 pub use events::EventBridgeBus;
 #[cfg(feature = "sqs")]

@@ -11,13 +11,14 @@ use domain::chat::{
     Conversation, ConversationKind, ConversationStore, Created, Joined, Memberships, Progress, ReadMark,
 };
 use domain::fault::PortFault;
-use domain::id::{ConversationId, TenantId, UserId};
+use domain::id::{ChannelName, ConversationId, TenantId, UserId};
 use domain::push::PushStore;
 use futures_util::future::try_join;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::Table;
+use crate::channel::{CHANNEL, mark_key};
 use crate::item::{self, Cancelled, Item, TURNS, await_turn, cancelled, fault, number, text};
 
 /// How many items a transaction takes.
@@ -132,19 +133,26 @@ impl ConversationStore for Table {
     async fn progress(&self, conversation: &Conversation) -> Result<Progress, PortFault> {
         let id = &conversation.conversation_id;
         let key = |user: &UserId| item::key(user_pk(&conversation.tenant_id, user), conversation_pk(id));
-        let memberships = self.batch_get(conversation.members.iter().map(key).collect(), "BatchGetItem memberships");
+        let outside = conversation.channels.iter().map(|channel| mark_key(id, &channel.name));
+        let keys = conversation.members.iter().map(key).chain(outside.map(|(pk, sk)| item::key(pk, sk)));
+        let memberships = self.batch_get(keys.collect(), "BatchGetItem memberships");
         let pushed = PushStore::state(self, id);
         let (memberships, pushed) = try_join(memberships, pushed).await?;
-        let mut read = BTreeMap::new();
+        let (mut read, mut channels) = (BTreeMap::new(), BTreeMap::new());
         let own = format!("USER#{}#", conversation.tenant_id);
         for found in memberships {
+            if let Some(channel) = found.get("sk").and_then(|sk| sk.as_s().ok()?.strip_prefix(CHANNEL)) {
+                let name = ChannelName::parse(channel).map_err(|cause| item::broken("BatchGetItem marks", &cause))?;
+                channels.insert(name, item::parse(found)?);
+                continue;
+            }
             let user = found.get("pk").and_then(|pk| pk.as_s().ok()?.strip_prefix(&own)).unwrap_or_default();
             let user = UserId::parse(user).map_err(|cause| item::broken("BatchGetItem memberships", &cause))?;
             let membership: Membership = item::parse(found)?;
             let read_seq = conversation.read_seq(&user, membership.read_seq);
             read.insert(user, read_seq);
         }
-        Ok(Progress { delivered: pushed.delivered, read })
+        Ok(Progress { delivered: pushed.delivered, read, channels })
     }
 
     async fn mark_read(&self, conversation: &Conversation, user_id: &UserId, seq: u64) -> Result<ReadMark, PortFault> {

@@ -22,6 +22,11 @@
 //! | connection | `CONN#<connection_id>` | `CONN` | |
 //! | login that ended | `BARRED#<sid>` | `BARRED` | |
 //! | limit | `LIMIT#<key>` | `LIMIT` | |
+//! | connector of a channel | `CONNECTOR#<tenant>#<name>` | `CONNECTOR` | `connector`, created |
+//! | how a connector does | `CONNECTOR#<tenant>#<name>` | `BREAKER` | |
+//! | how far a conversation has come by a channel | `CONV#<conversation_id>` | `CHANNEL#<name>` | |
+//! | message, as the outside calls it | `OUTSIDE#<app_id>#<message_id>` | `OUTSIDE` | |
+//! | place outside that is linked | `LINK#<app_id>#<address>` | `LINK` | |
 //! | source of the lake | `SOURCE#<name>` | `SOURCE` | `source`, created |
 //! | line that counted | `LINE#<kind>#<its id>` | `LINE` | |
 //! | batch that is in its tables | `BATCH#<batch>` | `BATCH` | |
@@ -37,6 +42,7 @@
 
 mod app;
 mod batch;
+mod channel;
 mod chat;
 mod client;
 mod family;

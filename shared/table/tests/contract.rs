@@ -9,7 +9,9 @@ use aws_sdk_dynamodb::types::{
 };
 use domain::fault::PortFault;
 use table::{Table, TableLimiter, TableMessages};
-use testkit::{contract, contract_chat, contract_lake, contract_sockets, contract_tokens, contract_uploads};
+use testkit::{
+    contract, contract_channels, contract_chat, contract_lake, contract_sockets, contract_tokens, contract_uploads,
+};
 
 /// A table like the template's, in an endpoint of this test's own.
 async fn table() -> Table {
@@ -125,6 +127,13 @@ async fn keeps_the_contract_of_limits() {
     let table = table().await;
     let [one, two, three] = [(); 3].map(|()| TableLimiter::new(table.clone()));
     contract::limits(&[&one, &two, &three]).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contracts_of_channels() {
+    contract_channels::connectors(&table().await).await;
+    contract_channels::marks(&table().await).await;
+    contract_channels::links(&table().await).await;
 }
 
 #[tokio::test]

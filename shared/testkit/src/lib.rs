@@ -9,6 +9,7 @@
 
 mod clock;
 pub mod contract;
+pub mod contract_channels;
 pub mod contract_chat;
 pub mod contract_lake;
 pub mod contract_sockets;
@@ -17,6 +18,7 @@ pub mod contract_uploads;
 pub mod delivery;
 mod memory;
 mod memory_auth;
+mod memory_channels;
 mod memory_chat;
 mod memory_lake;
 mod memory_sockets;
@@ -28,6 +30,7 @@ mod vendor;
 pub use clock::{CountingIds, ManualClock};
 pub use memory::{EarlierSealer, MemoryBus, MemoryLimiter, MemoryQueue, MemoryTable, PlainSealer};
 pub use memory_auth::{MemoryAuth, MemoryTokens, PlainRefreshSeal};
+pub use memory_channels::{MemoryBells, MemoryChannels, MemoryOutlet, Receiver};
 pub use memory_chat::MemoryChat;
 pub use memory_lake::{MemoryGate, MemoryIntakes, MemorySources};
 pub use memory_sockets::{MemoryPushQueue, MemoryRoom, MemorySockets};

@@ -91,6 +91,7 @@ impl ConversationStore for MemoryChat {
         Ok(Progress {
             delivered: chats.delivered.get(id).cloned().unwrap_or_default(),
             read: conversation.members.iter().map(read).collect(),
+            channels: BTreeMap::new(),
         })
     }
 

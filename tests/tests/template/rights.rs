@@ -35,8 +35,12 @@ const CALLS: &[(&str, &[(&str, &str)])] = &[
     (
         "LarkWorkFunction",
         &[
+            ("dynamodb:GetItem", "ChatTable"),
             ("dynamodb:GetItem", "LarkTable"),
+            ("dynamodb:PutItem", "ChatTable"),
             ("dynamodb:PutItem", "LarkTable"),
+            ("dynamodb:Query", "ChatTable"),
+            ("dynamodb:UpdateItem", "ChatTable"),
             ("dynamodb:UpdateItem", "LarkTable"),
             ("events:PutEvents", "EventBus"),
             ("kms:Decrypt", "VaultKey"),
@@ -45,6 +49,25 @@ const CALLS: &[(&str, &[(&str, &str)])] = &[
             ("sqs:SendMessage", "LakeQueue"),
             ("sqs:SendMessage", "LarkWorkQueue"),
             ("sqs:SendMessage", "ParkedQueue"),
+            ("sqs:SendMessage", "PushQueue"),
+        ],
+    ),
+    (
+        "ChannelDeliverFunction",
+        &[
+            ("dynamodb:GetItem", "ChatTable"),
+            ("dynamodb:GetItem", "LarkTable"),
+            ("dynamodb:PutItem", "ChatTable"),
+            ("dynamodb:PutItem", "LarkTable"),
+            ("dynamodb:Query", "ChatTable"),
+            ("dynamodb:UpdateItem", "ChatTable"),
+            ("dynamodb:UpdateItem", "LarkTable"),
+            ("kms:Decrypt", "VaultKey"),
+            ("kms:GenerateDataKey", "VaultKey"),
+            ("sqs:ChangeMessageVisibility", "ChannelQueue"),
+            ("sqs:SendMessage", "ChannelQueue"),
+            ("sqs:SendMessage", "ParkedQueue"),
+            ("sqs:SendMessage", "PushQueue"),
         ],
     ),
     (
@@ -54,6 +77,7 @@ const CALLS: &[(&str, &[(&str, &str)])] = &[
             // The mapping keeps what it gave up on with the function's own rights.
             ("s3:ListBucket", "EvidenceBucket"),
             ("s3:PutObject", "EvidenceBucket"),
+            ("sqs:SendMessage", "ChannelQueue"),
             ("sqs:SendMessage", "LakeQueue"),
             ("sqs:SendMessage", "LarkWorkQueue"),
             ("sqs:SendMessage", "ParkedQueue"),

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use super::{ChatFault, Message, Payload};
+use crate::channel::Mark;
 use crate::id::{ChannelName, ChatMessageId, ConversationId, TenantId, UserId};
 
 /// The most that a conversation's metadata takes as JSON: every message writes it again.
@@ -228,6 +229,8 @@ impl MessageStatus {
 pub struct Progress {
     pub delivered: BTreeMap<UserId, u64>,
     pub read: BTreeMap<UserId, u64>,
+    /// The same for the people behind channels.
+    pub channels: BTreeMap<ChannelName, Mark>,
 }
 
 impl Progress {
@@ -248,7 +251,14 @@ impl Progress {
     #[must_use]
     pub fn status(&self, message: &Message) -> MessageStatus {
         let others = self.delivered.keys().chain(self.read.keys()).filter(|user| **user != message.from);
-        others.map(|user| self.for_member(message.seq, user)).max().unwrap_or(MessageStatus::Accepted)
+        let inside = others.map(|user| self.for_member(message.seq, user));
+        let marks = message.channels.iter().filter_map(|name| self.channels.get(name));
+        let outside = marks.map(|mark| match message.seq {
+            seq if seq <= mark.read => MessageStatus::Read,
+            seq if seq <= mark.sent => MessageStatus::Delivered,
+            _ => MessageStatus::Accepted,
+        });
+        inside.chain(outside).max().unwrap_or(MessageStatus::Accepted)
     }
 }
 

@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::chat::{Message, MessageStatus};
 use crate::fault::Fault;
-use crate::id::{ChatMessageId, ConversationId, UserId};
+use crate::id::{ChannelName, ChatMessageId, ConversationId, UserId};
 
 /// The most that one post takes.
 const FRAME_BYTES: usize = 128 * 1024;
@@ -94,6 +94,19 @@ impl Frame {
         let data = json!({
             "conversation_id": conversation_id, "seq": seq, "message_id": message_id, "status": status, "user_ids": users,
         });
+        Self { kind: FrameKind::StatusUpdated, timestamp: now, data }
+    }
+
+    /// What became of messages by a channel: all of them up to `seq` were delivered or read, or the one at `seq` failed.
+    #[must_use]
+    pub fn by_channel(
+        conversation_id: &ConversationId,
+        channel: &ChannelName,
+        status: &'static str,
+        seq: u64,
+        now: OffsetDateTime,
+    ) -> Self {
+        let data = json!({ "conversation_id": conversation_id, "seq": seq, "status": status, "channel": channel });
         Self { kind: FrameKind::StatusUpdated, timestamp: now, data }
     }
 
