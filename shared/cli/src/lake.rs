@@ -1,5 +1,6 @@
 //! `skylark lake`: what is in the lake, what was kept out of it, and asking again for what is due.
 
+mod import;
 mod quarantine;
 
 use aws_credential_types::provider::ProvideCredentials as _;
@@ -13,10 +14,11 @@ use lambda_kit::aws::AMAZON_ROOTS;
 use queue::{SqsCompactQueue, SqsIntakeQueue};
 use serde_json::json;
 
+use self::import::ImportArgs;
 use self::quarantine::QuarantineCommand;
 use crate::args::Place;
 use crate::fault::{CliFault, say, say_json};
-use crate::stack::LakePlace;
+use crate::stack::{LakePlace, Stack};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LakeCommand {
@@ -45,6 +47,8 @@ pub(crate) enum LakeCommand {
         #[arg(long)]
         day: Option<Partition>,
     },
+    /// Bring files of events into the lake, in bulk.
+    Import(ImportArgs),
 }
 
 /// An open lake and its queues.
@@ -86,6 +90,7 @@ pub(crate) async fn run(place: &Place, command: LakeCommand) -> Result<(), CliFa
         LakeCommand::Quarantine(command) => quarantine::run(&open, command).await,
         LakeCommand::ReplayRaw { day } => replay_raw(&open, day).await,
         LakeCommand::Compact { day } => compact(&open, day).await,
+        LakeCommand::Import(args) => import::run(&open.lake, &Stack::find(place).await?.lake, args).await,
     }
 }
 
