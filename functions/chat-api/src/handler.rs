@@ -1,4 +1,4 @@
-//! `/v1/conversations` and `/v1/messages`.
+//! `/v1/conversations`, `/v1/messages` and `/v1/ws-tickets`.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -14,6 +14,7 @@ use domain::fault::{Fault, PortFault, Refusal, Remedy, chain};
 use domain::id::{ChannelName, ChatMessageId, ConversationId, FileId, IdError, UserId};
 use domain::limit::LimitFault;
 use domain::push::{Audience, Frame, PushJob, PushQueue};
+use domain::socket::{Holder, TICKET_LIFE, Ticket, TicketStore};
 use lambda_kit::http::{self, BadRequest, Fields, Gate, Method, Request, RequestExt as _, Response, StatusCode};
 use lambda_kit::random;
 use serde_json::{Value, json};
@@ -42,6 +43,7 @@ pub(crate) struct Chat {
     pub(crate) conversations: Arc<dyn ConversationStore>,
     pub(crate) messages: Arc<dyn MessageStore>,
     pub(crate) files: Arc<dyn FileCatalog>,
+    pub(crate) tickets: Arc<dyn TicketStore>,
     pub(crate) push: Arc<dyn PushQueue>,
 }
 
@@ -61,6 +63,7 @@ pub(crate) async fn answer(
         ("POST", ["conversations"]) => chat.open(&caller, &request, now).await,
         ("GET", ["conversations"]) => chat.list(&caller, &request).await,
         ("POST", ["messages"]) => chat.send(&caller, &request, now).await,
+        ("POST", ["ws-tickets"]) => chat.ticket(&caller, now).await,
         ("GET", ["conversations", id, "messages"]) => chat.history(&caller, &request, id).await,
         ("POST", ["conversations", id, "read"]) => chat.read(&caller, &request, id, now).await,
         _ => Err(Stopped::NoRoute),
@@ -183,6 +186,16 @@ impl Chat {
         }
         let unread = conversation.unread(user, mark.marked);
         Ok(http::json(StatusCode::OK, &json!({ "read_seq": read_seq, "unread_count": unread })))
+    }
+
+    /// A ticket for one socket. Only its hash is kept.
+    async fn ticket(&self, caller: &Caller, now: OffsetDateTime) -> Result<Response, Stopped> {
+        let secret = random::secret().map_err(|_| Stopped::NoRandomness)?;
+        self.tickets.keep(&Ticket::issue(random::hash(&secret), Holder::of(caller), now)).await?;
+        let answer = json!({ "ticket": secret, "expires_in": TICKET_LIFE.whole_seconds() });
+        let mut response = http::json(StatusCode::OK, &answer);
+        response.headers_mut().insert(http::header::CACHE_CONTROL, http::header::HeaderValue::from_static("no-store"));
+        Ok(response)
     }
 
     /// The conversation, for one of its members.
@@ -345,6 +358,8 @@ pub(crate) enum Stopped {
     Chat(#[from] ChatFault),
     #[error("a store failed")]
     Store(#[from] PortFault),
+    #[error("no randomness")]
+    NoRandomness,
     #[error("there is nothing at this path")]
     NoRoute,
 }
@@ -358,7 +373,7 @@ impl Stopped {
             Self::Request(fault) => Some(fault),
             Self::Chat(fault) => Some(fault),
             Self::Store(fault) => Some(fault),
-            Self::Id(_) | Self::NoRoute => None,
+            Self::Id(_) | Self::NoRandomness | Self::NoRoute => None,
         }
     }
 }
@@ -368,6 +383,7 @@ impl Fault for Stopped {
         match (self, self.inner()) {
             (_, Some(fault)) => fault.remedy(),
             (Self::Id(_), None) => Remedy::Reject(Refusal::Invalid),
+            (Self::NoRandomness, None) => Remedy::Bug,
             (_, None) => Remedy::Reject(Refusal::Unknown),
         }
     }
@@ -376,6 +392,7 @@ impl Fault for Stopped {
         match (self, self.inner()) {
             (_, Some(fault)) => fault.code(),
             (Self::Id(_), None) => "invalid_request",
+            (Self::NoRandomness, None) => "internal_error",
             (_, None) => "not_found",
         }
     }
@@ -402,7 +419,7 @@ mod tests {
     use domain::push::FrameKind;
     use secrecy::ExposeSecret as _;
     use testkit::sample::{NOW, conversation, session_id, tenant_id, user_id};
-    use testkit::{MemoryChat, MemoryLimiter, MemoryTokens};
+    use testkit::{MemoryChat, MemoryLimiter, MemoryRoom, MemoryTokens};
 
     use super::*;
 
@@ -436,6 +453,7 @@ mod tests {
         gate: Gate,
         chat: Chat,
         memory: Arc<MemoryChat>,
+        room: Arc<MemoryRoom>,
         bell: Arc<Bell>,
         token: String,
     }
@@ -456,9 +474,15 @@ mod tests {
         let token = AccessToken { issuer: String::new(), caller, issued_at: NOW, token_id: String::new() };
         let token = tokens.sign(&token).await.unwrap().expose_secret().to_owned();
         memory.create(&conversation(1, &["ann", "bob"])).await.unwrap();
-        let chat =
-            Chat { conversations: memory.clone(), messages: memory.clone(), files: memory.clone(), push: bell.clone() };
-        World { gate: Gate::new(tokens, Arc::new(MemoryLimiter::default())), chat, memory, bell, token }
+        let room = Arc::<MemoryRoom>::default();
+        let chat = Chat {
+            conversations: memory.clone(),
+            messages: memory.clone(),
+            files: memory.clone(),
+            tickets: room.clone(),
+            push: bell.clone(),
+        };
+        World { gate: Gate::new(tokens, Arc::new(MemoryLimiter::default())), chat, memory, room, bell, token }
     }
 
     impl World {
@@ -492,6 +516,19 @@ mod tests {
 
     fn hi() -> Value {
         json!({ "type": "text", "text": "你好 🙂" })
+    }
+
+    #[tokio::test]
+    async fn a_ticket_is_for_its_callers_login_and_only_its_hash_is_kept() {
+        let world = world().await;
+        let (status, answer) = world.post("/v1/ws-tickets", json!({})).await;
+        assert_eq!((status, &answer["expires_in"]), (200, &json!(30)));
+        let secret = answer["ticket"].as_str().unwrap();
+        assert_eq!(world.room.take(secret, NOW).await.unwrap(), None);
+        let kept = world.room.take(&random::hash(secret), NOW).await.unwrap().unwrap();
+        assert_eq!((kept.holder.user_id, kept.holder.session_id.as_str()), (user_id("ann"), session_id(7).as_str()));
+        let (_, again) = world.post("/v1/ws-tickets", json!({})).await;
+        assert_ne!(again["ticket"], answer["ticket"]);
     }
 
     #[tokio::test(start_paused = true)]

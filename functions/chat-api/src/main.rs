@@ -27,6 +27,7 @@ async fn main() -> Result<(), Error> {
     let gate = Gate::new(verifier, Arc::new(TableLimiter::new(table.clone())));
     let push = Arc::new(SqsPushQueue::new(aws_sdk_sqs::Client::new(&aws), config.push_queue_url));
     let messages = Arc::new(TableMessages::new(table.clone()));
-    let chat = Chat { conversations: Arc::new(table), messages, files, push };
+    let table = Arc::new(table);
+    let chat = Chat { conversations: table.clone(), messages, files, tickets: table, push };
     http::run(|request| handler::answer(&gate, &chat, request, clock::now())).await
 }
