@@ -386,6 +386,7 @@ class Connection {
   #timers = new Map();
   #ended = false;
   #established = false;
+  #unsaid = false;
 
   constructor(waits, owner) {
     this.#waits = waits;
@@ -401,12 +402,19 @@ class Connection {
     this.#after("established", this.#waits.pong * 3, () => this.#end());
   }
 
-  /** Says how far the client has come. Asked for many times in a moment, it is said once more. */
+  /** Says how far the client has come. Asked for many times in a moment, it is said at once and once more after it. */
   hello() {
-    if (this.#established && !this.#timers.has("hello")) {
-      this.#greet();
-      this.#after("hello", this.#waits.askAgain, () => {});
+    if (!this.#established) return;
+    if (this.#timers.has("hello")) {
+      this.#unsaid = true;
+      return;
     }
+    this.#greet();
+    this.#after("hello", this.#waits.askAgain, () => {
+      if (!this.#unsaid) return;
+      this.#unsaid = false;
+      this.hello();
+    });
   }
 
   /** Ends the connection without a word to its owner. */
