@@ -4,6 +4,14 @@
 pub mod bundle;
 #[expect(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what does not run ends the test"
+)]
+pub mod chat;
+#[expect(
+    clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "what is not as described ends the test"

@@ -85,7 +85,9 @@ fn breaches(graph: &Graph) -> Vec<String> {
         breaches.extend(names.into_iter().map(|name| format!("{package} {what} {name}")));
     };
     for (package, dependencies) in &graph.declared {
-        let for_tests_only = dependencies.contains(&("testkit".to_owned(), false)).then_some("testkit");
+        // A benchmark is a test that takes its time.
+        let may = package == "bench";
+        let for_tests_only = (!may && dependencies.contains(&("testkit".to_owned(), false))).then_some("testkit");
         breach(package, "depends, outside its tests, on", for_tests_only.into_iter().collect());
 
         if ADAPTERS.contains(&package.as_str()) {
