@@ -6,11 +6,13 @@ mod callback;
 mod case;
 mod click;
 mod cost;
+mod delivery;
 mod functions;
 mod process;
 mod report;
 mod runtime_api;
 mod server;
+mod sockets;
 mod stack;
 mod tokens;
 
@@ -56,6 +58,14 @@ enum Benchmark {
         #[arg(long)]
         binaries: Option<PathBuf>,
     },
+    /// Readers over simulated losses, duplicates, reordering and crashes: each message once, in order
+    Delivery {
+        /// How many messages readers are shown
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+        deliveries: u64,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Init, memory, latency and size of each function, beside a hello-world in the same run
     Functions {
         /// Only these; all without one
@@ -70,6 +80,8 @@ enum Benchmark {
         #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
         events: u32,
     },
+    /// Latency from a commit to sockets, and messages a second, through a local bundle
+    Sockets,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -90,6 +102,14 @@ async fn main() -> ExitCode {
             Ok(costs) => Ok((costs.to_string(), costs.holds())),
             Err(error) => Err(domain::fault::chain(&error)),
         },
+        Benchmark::Delivery { deliveries, seed } => {
+            let report = delivery::measure(deliveries, seed).await;
+            Ok((report.to_string(), report.holds()))
+        }
+        Benchmark::Sockets => {
+            let report = sockets::measure().await;
+            Ok((report.to_string(), report.holds()))
+        }
         Benchmark::Functions { names, binaries, runs, events } => {
             match functions::measure(&Plan { names, binaries, runs, events }).await {
                 Ok(report) => Ok((report.to_string(), report.holds())),
