@@ -57,8 +57,12 @@ impl Api for Aws {
 
 /// What S3 answers of a bucket without objects.
 fn empty_bucket(request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let lists = request.uri().query().is_some_and(|query| query.contains("list-type=2"));
-    let (status, body) = match (request.method(), lists) {
+    let query = request.uri().query().unwrap_or_default();
+    let (status, body) = match (request.method(), query.contains("list-type=2")) {
+        (&Method::GET, false) if query.contains("uploads") => (
+            StatusCode::OK,
+            "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated></ListMultipartUploadsResult>",
+        ),
         (&Method::GET, true) => (
             StatusCode::OK,
             "<ListBucketResult><IsTruncated>false</IsTruncated><KeyCount>0</KeyCount></ListBucketResult>",

@@ -6,12 +6,13 @@ use domain::app::{App, AppKind, AppSecrets, AppStatus, Brand};
 use domain::channel::ChannelBell;
 use domain::fault::PortFault;
 use domain::id::{
-    AppId, ChannelName, ClientId, ConversationId, EventId, FamilyId, IdError, SessionId, TenantId, UserId,
+    AppId, ChannelName, ClientId, ConversationId, EventId, FamilyId, IdError, SessionId, TenantId, UploadId, UserId,
 };
 use domain::inbox::{Entry, EntryKind};
 use domain::lake::source::{Mapping, Source, SourceFault, SourceKey, SourceName};
 use domain::oauth::{Client, ClientSecret, RefreshSeal as _};
 use domain::seal::SealFault;
+use domain::upload::merge::MergeJob;
 use domain::work::Doorbell;
 use lark::callback::Keys;
 use secrecy::ExposeSecret;
@@ -69,6 +70,9 @@ impl Case {
             "lark-oauth" => (get("/lark/cli_bench/oauth/start", &json!({ "app_id": APP })), r#""statusCode":400"#),
             "lark-work" => (unknown_session()?, r#"{"batchItemFailures":[]}"#),
             "outbox-relay" => (accepted_event()?, r#"{"batchItemFailures":[]}"#),
+            "upload-api" => (upload_status(token), r#""statusCode":404"#),
+            "upload-merge" => (unknown_upload()?, r#"{"batchItemFailures":[]}"#),
+            "upload-sweep" => (json!({ "job": "sweep_uploads" }), "null"),
             "token-expiry" => (json!({ "job": "expire_sessions" }), "null"),
             "webhook-intake" => (webhook(), r#""statusCode":200"#),
             other => return Err(CaseError::Unknown(other.to_owned())),
@@ -280,6 +284,20 @@ fn token_status(token: &str) -> Value {
     let headers =
         json!({ "authorization": format!("Bearer {token}"), "host": "bench.execute-api.us-east-1.amazonaws.com" });
     http("GET", "/v1/lark/cli_bench/users/ou_1/token", &parameters, &headers, None)
+}
+
+/// How an upload stands that the table does not have.
+fn upload_status(token: &str) -> Value {
+    let headers =
+        json!({ "authorization": format!("Bearer {token}"), "host": "bench.execute-api.us-east-1.amazonaws.com" });
+    let path = format!("/v1/files/{SESSION}/status");
+    http("GET", &path, &json!({ "upload_id": SESSION }), &headers, None)
+}
+
+/// A job for an upload that the table does not have.
+fn unknown_upload() -> Result<Value, CaseError> {
+    let job = MergeJob::first(&UploadId::parse(SESSION)?, Vec::new());
+    Ok(delivered(&serde_json::to_string(&job)?, &job.deduplication_id(), &job.deduplication_id()))
 }
 
 /// A client logs in: its limits are counted, a token is signed and its family stored.

@@ -15,6 +15,7 @@ mod server;
 mod sockets;
 mod stack;
 mod tokens;
+mod upload;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -66,6 +67,12 @@ enum Benchmark {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Files of 1 and 2 GiB by `skylark upload`, and the import of a thousand chunks: requests to S3, times, memory
+    Upload {
+        /// Where release binaries of `skylark` and every function lie already; without it they are built
+        #[arg(long)]
+        binaries: Option<PathBuf>,
+    },
     /// Init, memory, latency and size of each function, beside a hello-world in the same run
     Functions {
         /// Only these; all without one
@@ -110,6 +117,10 @@ async fn main() -> ExitCode {
             let report = sockets::measure().await;
             Ok((report.to_string(), report.holds()))
         }
+        Benchmark::Upload { binaries } => match upload::measure(binaries).await {
+            Ok(report) => Ok((report.to_string(), report.holds())),
+            Err(error) => Err(domain::fault::chain(&error)),
+        },
         Benchmark::Functions { names, binaries, runs, events } => {
             match functions::measure(&Plan { names, binaries, runs, events }).await {
                 Ok(report) => Ok((report.to_string(), report.holds())),

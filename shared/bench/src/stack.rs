@@ -17,8 +17,10 @@ use crate::build::{BuildError, Workspace};
 pub(crate) struct Stack {
     settings: Value,
     pub(crate) http: reqwest::Client,
+    /// Where `skylark` and the functions are.
+    pub(crate) binaries: PathBuf,
     _process: Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// Why there is no bundle, or no answer of it.
@@ -68,7 +70,7 @@ impl Stack {
             return Err(StackError::Start(std::fs::read_to_string(&log)?));
         }
         let settings = serde_json::from_slice(&std::fs::read(Path::new(folder.path()).join("local.json"))?)?;
-        Ok(Self { settings, http: reqwest::Client::new(), _process: process, _folder: folder })
+        Ok(Self { settings, http: reqwest::Client::new(), binaries, _process: process, folder })
     }
 
     /// A text of `local.json`, by JSON pointer.
@@ -76,10 +78,20 @@ impl Stack {
         self.settings.pointer(pointer).and_then(Value::as_str).ok_or(StackError::Setting(pointer))
     }
 
+    /// The data folder, which is gone with the bundle.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Everything that the bundle counts.
+    pub(crate) async fn status(&self) -> Result<Value, StackError> {
+        let url = format!("{}/_skylark/status", self.setting("/aws_endpoint")?);
+        Ok(self.http.get(url).send().await?.json().await?)
+    }
+
     /// The AWS requests that a caller made so far, by operation: a function by the name that it has in the bundle.
     pub(crate) async fn requests(&self, caller: &str) -> Result<BTreeMap<String, u64>, StackError> {
-        let url = format!("{}/_skylark/status", self.setting("/aws_endpoint")?);
-        let status: Value = self.http.get(url).send().await?.json().await?;
+        let status = self.status().await?;
         let requests = status.get("requests").and_then(|requests| requests.get(caller)).cloned().unwrap_or_default();
         Ok(serde_json::from_value(requests).unwrap_or_default())
     }
