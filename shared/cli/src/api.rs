@@ -146,11 +146,13 @@ impl Api {
         }
         let status = answer.status();
         let answer: Value = answer.json().await.unwrap_or(Value::Null);
-        let (Some(text), Some(secs)) = (answer["access_token"].as_str(), answer["expires_in"].as_u64()) else {
+        let (Some(text), Some(secs)) = (at(&answer, "access_token").as_str(), at(&answer, "expires_in").as_u64())
+        else {
             if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
                 return Err(CliFault::storage("no token was given", format!("{status}: {answer}")));
             }
-            let problem = answer["error_description"].as_str().or(answer["error"].as_str()).unwrap_or(status.as_str());
+            let problem =
+                at(&answer, "error_description").as_str().or(at(&answer, "error").as_str()).unwrap_or(status.as_str());
             return Err(CliFault::Argument(format!("the client gets no token: {problem}")));
         };
         let good_until = Instant::now() + Duration::from_secs(secs).saturating_sub(MARGIN);
@@ -159,13 +161,18 @@ impl Api {
     }
 }
 
+/// A field of an answer; null if it is not there.
+pub(crate) fn at<'v>(value: &'v Value, name: &str) -> &'v Value {
+    value.get(name).unwrap_or(&Value::Null)
+}
+
 fn retry_after(answer: &Response) -> Option<u64> {
     answer.headers().get("retry-after")?.to_str().ok()?.parse().ok()
 }
 
 fn refusal(status: StatusCode, answer: &Value) -> CliFault {
-    let message = answer["message"].as_str().unwrap_or("no reason was given");
-    let fields = answer["details"]["fields"].as_object().into_iter().flatten();
+    let message = at(answer, "message").as_str().unwrap_or("no reason was given");
+    let fields = at(at(answer, "details"), "fields").as_object().into_iter().flatten();
     let fields: Vec<String> =
         fields.map(|(name, why)| format!("{name} {}", why.as_str().unwrap_or_default())).collect();
     let fields = if fields.is_empty() { String::new() } else { format!(" ({})", fields.join("; ")) };

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Method, StatusCode, header};
 use serde_json::Value;
 
-use crate::api::{Api, Credentials};
+use crate::api::{Api, Credentials, at};
 use crate::args::Place;
 use crate::fault::{CliFault, say};
 
@@ -36,9 +36,10 @@ pub(crate) async fn run(place: &Place, args: DownloadArgs) -> Result<(), CliFaul
     let api = Api::of(place, &args.credentials, "files").await?;
     let file = describe(&api, &args.file_id).await?;
     let wrong = || CliFault::Failed("the API does not tell what the file is".to_owned());
-    let size = file["file_size"].as_u64().ok_or_else(wrong)?;
-    let checksum = file["checksum_crc64nvme"].as_str().and_then(|text| Crc64::parse(text).ok()).ok_or_else(wrong)?;
-    let output = args.output.unwrap_or_else(|| name::safe(file["filename"].as_str().unwrap_or_default()).into());
+    let size = at(&file, "file_size").as_u64().ok_or_else(wrong)?;
+    let checksum =
+        at(&file, "checksum_crc64nvme").as_str().and_then(|text| Crc64::parse(text).ok()).ok_or_else(wrong)?;
+    let output = args.output.unwrap_or_else(|| name::safe(at(&file, "filename").as_str().unwrap_or_default()).into());
     if output.exists() {
         return Err(CliFault::Argument(format!("`{}` is there already", output.display())));
     }
@@ -57,7 +58,8 @@ pub(crate) async fn run(place: &Place, args: DownloadArgs) -> Result<(), CliFaul
         bar.set_position(here);
         let before = here;
         let problem =
-            fetch(&api, url["download_url"].as_str().unwrap_or_default(), &mut out, &mut sum, &mut here, &bar).await;
+            fetch(&api, at(&url, "download_url").as_str().unwrap_or_default(), &mut out, &mut sum, &mut here, &bar)
+                .await;
         let Err(problem) = problem else { continue };
         // As long as something comes, it goes on.
         failures = if here > before { 1 } else { failures + 1 };

@@ -15,7 +15,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::api::{Api, Credentials};
+use crate::api::{Api, Credentials, at};
 use crate::args::Place;
 use crate::fault::{CliFault, say};
 use crate::upload::source::Source;
@@ -127,17 +127,17 @@ async fn upload(place: &Place, (path, conversation): (&Path, &str), args: FileAr
     if args.resume.is_some() && status.is_none() {
         return Err(CliFault::Argument("the upload has ended, or is not this client's".to_owned()));
     }
-    let chunk_size = status.as_ref().and_then(|status| status["chunk_size"].as_u64()).unwrap_or(args.chunk_size);
+    let chunk_size = status.as_ref().and_then(|status| at(status, "chunk_size").as_u64()).unwrap_or(args.chunk_size);
     let bar = bar();
     let source = Arc::new(Source::read(path.to_owned(), chunk_size, args.sha256, &bar).await?);
-    let resumed = status.filter(|status| status["file_size"] == source.size);
+    let resumed = status.filter(|status| *at(status, "file_size") == source.size);
     if args.resume.is_some() && resumed.is_none() {
         return Err(CliFault::Argument("the upload is of a file of another size".to_owned()));
     }
     // Of another file under this name nothing is left to go on with.
     let resumed = resumed.filter(|_| args.resume.is_some() || state.is_of(&source));
     let (upload_id, missing) = match (known, resumed) {
-        (Some(upload_id), Some(status)) => (upload_id, numbers(&status["missing_chunks"])),
+        (Some(upload_id), Some(status)) => (upload_id, numbers(at(&status, "missing_chunks"))),
         _ => {
             let upload_id = initiate(&api, &source, (path, conversation), &args).await?;
             (upload_id, (1..=source.total()).collect())
@@ -153,10 +153,12 @@ async fn upload(place: &Place, (path, conversation): (&Path, &str), args: FileAr
     sending.bar.finish_and_clear();
     if args.json {
         let mut told = file;
-        told["sent_chunks"] = json!(sending.sent);
+        if let Some(fields) = told.as_object_mut() {
+            fields.insert("sent_chunks".to_owned(), json!(sending.sent));
+        }
         say(told.to_string());
     } else {
-        say(format!("file_id  {}", file["file_id"].as_str().unwrap_or_default()));
+        say(format!("file_id  {}", at(&file, "file_id").as_str().unwrap_or_default()));
         say(format!("sent     {} chunks; {there} of {} were there", sending.sent, sending.source.total()));
     }
     Ok(())
@@ -164,7 +166,7 @@ async fn upload(place: &Place, (path, conversation): (&Path, &str), args: FileAr
 
 /// Whether there is something to go on with.
 fn is_ours(status: &Value) -> bool {
-    matches!(status["status"].as_str(), Some("uploading" | "merging" | "completed"))
+    matches!(at(status, "status").as_str(), Some("uploading" | "merging" | "completed"))
 }
 
 async fn status(api: &Api, upload_id: &str) -> Result<Value, CliFault> {
@@ -203,7 +205,7 @@ async fn initiate(
         "checksum_sha256": source.sha256,
     });
     let (_, begun) = api.call(Method::POST, "/v1/files/initiate", Some(&body), &[]).await?;
-    let upload_id = begun["upload_id"].as_str().map(str::to_owned);
+    let upload_id = at(&begun, "upload_id").as_str().map(str::to_owned);
     upload_id.ok_or_else(|| CliFault::Failed("the API began no upload".to_owned()))
 }
 
@@ -227,9 +229,9 @@ impl Sending {
             if status != StatusCode::CONFLICT {
                 return Ok(());
             }
-            missing = numbers(&answer["details"]["missing_chunks"]);
+            missing = numbers(at(at(&answer, "details"), "missing_chunks"));
             if missing.is_empty() {
-                let message = answer["message"].as_str().unwrap_or("it cannot be merged");
+                let message = at(&answer, "message").as_str().unwrap_or("it cannot be merged");
                 return Err(CliFault::Failed(message.to_owned()));
             }
         }
@@ -265,9 +267,9 @@ impl Sending {
         let (mut pause, mut asked) = (Duration::from_millis(50), ASK_AGAIN);
         while begun.elapsed() < MERGE {
             let status = status(&self.api, &self.upload_id).await?;
-            match status["status"].as_str() {
+            match at(&status, "status").as_str() {
                 Some("completed") => {
-                    let path = format!("/v1/files/{}", status["file_id"].as_str().unwrap_or_default());
+                    let path = format!("/v1/files/{}", at(&status, "file_id").as_str().unwrap_or_default());
                     return Ok(self.api.call(Method::GET, &path, None, &[]).await?.1);
                 }
                 Some("merging" | "uploading") if begun.elapsed() > asked => {
@@ -277,7 +279,7 @@ impl Sending {
                 }
                 Some("merging" | "uploading") => {}
                 _ => {
-                    let message = status["failure"]["message"].as_str().unwrap_or("the upload has ended");
+                    let message = at(at(&status, "failure"), "message").as_str().unwrap_or("the upload has ended");
                     return Err(CliFault::Failed(format!("the file was refused: {message}")));
                 }
             }
@@ -291,23 +293,23 @@ impl Sending {
 async fn urls(api: &Api, source: &Source, upload_id: &str, numbers: &[u32]) -> Result<Vec<Value>, CliFault> {
     let checksums: Vec<Option<String>> = numbers.iter().map(|number| source.checksum_of(*number)).collect();
     let body = json!({ "chunk_numbers": numbers, "checksums": checksums });
-    let (_, mut answer) = api.call(Method::POST, &format!("/v1/files/{upload_id}/chunks"), Some(&body), &[]).await?;
-    match answer["chunks"].take() {
-        Value::Array(chunks) if chunks.len() == numbers.len() => Ok(chunks),
+    let (_, answer) = api.call(Method::POST, &format!("/v1/files/{upload_id}/chunks"), Some(&body), &[]).await?;
+    match at(&answer, "chunks").as_array() {
+        Some(chunks) if chunks.len() == numbers.len() => Ok(chunks.clone()),
         _ => Err(CliFault::Failed("the API did not sign every chunk".to_owned())),
     }
 }
 
 /// Sends one chunk until it arrives; its length. A URL that is no longer good is asked for again.
 async fn send_one(api: &Api, source: &Source, upload_id: &str, mut chunk: Value) -> Result<u64, CliFault> {
-    let number = chunk["chunk_number"].as_u64().and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
+    let number = at(&chunk, "chunk_number").as_u64().and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
     let mut pause = Duration::from_millis(500);
     let mut problem = String::new();
     for attempt in 1..=TRIES {
         let bytes = source.chunk(number).await?;
         let length = bytes.len() as u64;
-        let mut request = api.http.put(chunk["url"].as_str().unwrap_or_default()).body(bytes);
-        let headers = chunk["headers"].as_object().into_iter().flatten();
+        let mut request = api.http.put(at(&chunk, "url").as_str().unwrap_or_default()).body(bytes);
+        let headers = at(&chunk, "headers").as_object().into_iter().flatten();
         // The client writes this one itself.
         for (name, value) in headers.filter(|(name, _)| *name != "content-length") {
             request = request.header(name, value.as_str().unwrap_or_default());

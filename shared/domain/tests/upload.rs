@@ -1,4 +1,5 @@
 //! Uploads from the first request to the file, with everything that may go wrong in between.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail the test")]
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
