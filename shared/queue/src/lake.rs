@@ -67,6 +67,13 @@ impl SqsCompactQueue {
 }
 
 #[async_trait]
+impl Redelivery for SqsCompactQueue {
+    async fn again_in(&self, receipt_handle: &str, delay: Duration) -> Result<(), PortFault> {
+        again_in(&self.client, &self.url, receipt_handle, delay).await
+    }
+}
+
+#[async_trait]
 impl CompactQueue for SqsCompactQueue {
     async fn ask(&self, jobs: &[CompactJob]) -> Result<(), PortFault> {
         const OPERATION: &str = "SendMessageBatch";

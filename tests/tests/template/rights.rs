@@ -178,6 +178,19 @@ const CALLS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "LakeCompactFunction",
+        &[
+            ("s3:AbortMultipartUpload", "LakeBucket"),
+            ("s3:DeleteObject", "LakeBucket"),
+            ("s3:GetObject", "LakeBucket"),
+            ("s3:ListBucket", "LakeBucket"),
+            ("s3:PutObject", "LakeBucket"),
+            ("sqs:ChangeMessageVisibility", "CompactQueue"),
+            ("sqs:SendMessage", "CompactQueue"),
+            ("sqs:SendMessage", "ParkedQueue"),
+        ],
+    ),
+    (
         "LakeMaintainFunction",
         &[
             ("dynamodb:GetItem", "LakeTable"),
