@@ -62,6 +62,7 @@ impl Case {
             "hello" => (json!({}), "hello, world"),
             "auth-token" => (log_in(), r#""statusCode":200"#),
             "channel-deliver" => (unknown_conversation()?, r#"{"batchItemFailures":[]}"#),
+            "chat-api" => (conversations(token), r#""statusCode":200"#),
             "health-check" => (get("/health", &Value::Null), r#""statusCode":200"#),
             "lake-append" => (nothing_to_append(), r#"{"batchItemFailures":[]}"#),
             "lake-maintain" => (json!({ "job": "stats" }), r#""job":"stats""#),
@@ -185,7 +186,7 @@ fn attribute(value: Value) -> Value {
 }
 
 /// What an HTTP API (payload 2.0) sends.
-fn http(method: &str, path: &str, path_parameters: &Value, headers: &Value, body: Option<&str>) -> Value {
+pub(crate) fn http(method: &str, path: &str, path_parameters: &Value, headers: &Value, body: Option<&str>) -> Value {
     json!({
         "version": "2.0",
         "routeKey": "$default",
@@ -286,6 +287,11 @@ fn token_status(token: &str) -> Value {
     http("GET", "/v1/lark/cli_bench/users/ou_1/token", &parameters, &headers, None)
 }
 
+/// Somebody who is in no conversation looks at theirs; what messages cost is a benchmark of its own.
+fn conversations(token: &str) -> Value {
+    let headers =
+        json!({ "authorization": format!("Bearer {token}"), "host": "bench.execute-api.us-east-1.amazonaws.com" });
+    http("GET", "/v1/conversations", &Value::Null, &headers, None)
 /// How an upload stands that the table does not have.
 fn upload_status(token: &str) -> Value {
     let headers =

@@ -4,6 +4,7 @@ mod aws;
 mod build;
 mod callback;
 mod case;
+mod chat;
 mod click;
 mod cost;
 mod delivery;
@@ -36,6 +37,15 @@ struct Arguments {
 enum Benchmark {
     /// CPU time to verify, decrypt and parse one card click
     Callback,
+    /// What a message costs function and table, and how long a list of a thousand conversations takes
+    Chat {
+        /// Where the release binary lies already; without it it is built
+        #[arg(long)]
+        binaries: Option<PathBuf>,
+        /// Messages of each of eight clients
+        #[arg(long, default_value_t = 2_500, value_parser = clap::value_parser!(u32).range(1..))]
+        messages: u32,
+    },
     /// What a million of each thing costs, and how many cells a rate of messages needs
     Cost {
         #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(1..))]
@@ -97,6 +107,10 @@ async fn main() -> ExitCode {
         Benchmark::Callback => match callback::measure() {
             Some(cost) => Ok((cost.to_string(), cost.holds())),
             None => Err("the click is not accepted".to_owned()),
+        },
+        Benchmark::Chat { binaries, messages } => match chat::measure(&chat::Plan { binaries, messages }).await {
+            Ok(figures) => Ok((figures.to_string(), figures.holds())),
+            Err(error) => Err(domain::fault::chain(&error)),
         },
         Benchmark::Cost { messages_per_minute, recipients } => {
             Ok((cost::Paper::of(messages_per_minute, recipients).to_string(), true))

@@ -1,7 +1,8 @@
-//! The Lambda Runtime API as one function sees it: the same event a number of times, then silence.
+//! The Lambda Runtime API as one function sees it: an event a number of times, then silence.
 
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,6 +24,8 @@ pub(crate) struct Record {
     pub(crate) ready: Option<Instant>,
     /// From handing an event over until the answer came, for each event.
     pub(crate) latencies: Vec<Duration>,
+    /// How much of it the function did not wait for AWS, for each event, where somebody takes AWS's time.
+    pub(crate) own: Vec<Duration>,
     /// What it did that it should not have.
     pub(crate) failure: Option<String>,
 }
@@ -35,9 +38,11 @@ struct State {
 }
 
 /// Feeds one function.
-#[derive(Debug)]
 pub(crate) struct RuntimeApi {
-    event: Bytes,
+    /// The event, given how many are still to come.
+    event: Box<dyn Fn(u32) -> Bytes + Send + Sync>,
+    /// How long AWS took to answer since the present event was handed over, in nanoseconds.
+    aws_time: Arc<AtomicU64>,
     answer: &'static str,
     state: Mutex<State>,
     done: Notify,
@@ -46,9 +51,20 @@ pub(crate) struct RuntimeApi {
 impl RuntimeApi {
     /// Hands the case's event out `events` times.
     pub(crate) fn new(case: &Case, events: u32) -> Self {
+        let event = case.event.clone();
+        Self::making(move |_| event.clone(), case.answer, events, Arc::default())
+    }
+
+    /// Hands out an event of its own each time.
+    pub(crate) fn making(
+        event: impl Fn(u32) -> Bytes + Send + Sync + 'static,
+        answer: &'static str,
+        events: u32,
+        aws_time: Arc<AtomicU64>,
+    ) -> Self {
         let record = Record { latencies: Vec::with_capacity(events as usize), ..Record::default() };
         let state = Mutex::new(State { left: events, sent: None, record });
-        Self { event: case.event.clone(), answer: case.answer, state, done: Notify::new() }
+        Self { event: Box::new(event), aws_time, answer, state, done: Notify::new() }
     }
 
     /// Returns when the function waits for an event that will not come, or has failed.
@@ -66,7 +82,7 @@ impl RuntimeApi {
         let mut state = self.state();
         state.record.ready.get_or_insert_with(Instant::now);
         state.left = state.left.checked_sub(1)?;
-        let mut response = Response::new(Full::new(self.event.clone()));
+        let mut response = Response::new(Full::new((self.event)(state.left)));
         for (name, value) in [
             ("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd"),
             ("lambda-runtime-deadline-ms", DEADLINE),
@@ -75,6 +91,7 @@ impl RuntimeApi {
         ] {
             response.headers_mut().insert(name, http::HeaderValue::from_static(value));
         }
+        self.aws_time.store(0, Ordering::Relaxed);
         state.sent = Some(Instant::now());
         Some(response)
     }
@@ -99,8 +116,11 @@ impl Api for RuntimeApi {
         let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         if answered && contains(&body, self.answer.as_bytes()) {
             let mut state = self.state();
-            let sent = state.sent.take();
-            state.record.latencies.extend(sent.map(|sent| received - sent));
+            if let Some(latency) = state.sent.take().map(|sent| received - sent) {
+                let waited = Duration::from_nanos(self.aws_time.load(Ordering::Relaxed));
+                state.record.latencies.push(latency);
+                state.record.own.push(latency.saturating_sub(waited));
+            }
         } else {
             self.fail(format!("it answered `{}`, without `{}`", String::from_utf8_lossy(&body), self.answer));
         }
