@@ -292,6 +292,8 @@ fn conversations(token: &str) -> Value {
     let headers =
         json!({ "authorization": format!("Bearer {token}"), "host": "bench.execute-api.us-east-1.amazonaws.com" });
     http("GET", "/v1/conversations", &Value::Null, &headers, None)
+}
+
 /// How an upload stands that the table does not have.
 fn upload_status(token: &str) -> Value {
     let headers =

@@ -70,7 +70,6 @@ impl Environment {
             ("VAULT_KEY", key("bench", self.key_file())),
             ("AUTH_TABLE", "auth".to_owned()),
             ("CHAT_TABLE", "chat".to_owned()),
-            ("FILES_TABLE", "files".to_owned()),
             ("PUSH_QUEUE_URL", queue("push.fifo")),
             ("CHANNEL_QUEUE_URL", queue("channel.fifo")),
             ("LAKE_BUCKET", "lake".to_owned()),
