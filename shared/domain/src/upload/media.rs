@@ -70,17 +70,23 @@ pub fn guess(head: &[u8]) -> &'static str {
     infer::get(head).map_or(ANYTHING, |found| found.mime_type())
 }
 
+/// Whether the type says anything of the content that its first bytes could contradict.
+#[must_use]
+pub fn says_something(declared: &str) -> bool {
+    declared != ANYTHING
+}
+
 /// What the file is instead, if its first bytes say that it is not what it is called.
 ///
 /// A type without a mark of its own (text, JSON, an application's own format) is believed unless the bytes bear the mark of something
 /// that it cannot be.
 #[must_use]
 pub fn contradiction(declared: &str, head: &[u8]) -> Option<String> {
-    let detected = infer::get(head).map(|found| found.mime_type());
-    let declared = known_name(declared);
-    if declared == ANYTHING {
+    if !says_something(declared) {
         return None;
     }
+    let detected = infer::get(head).map(|found| found.mime_type());
+    let declared = known_name(declared);
     let Some(detected) = detected else {
         return has_a_mark(declared).then(|| "of no known type".to_owned());
     };
