@@ -1,11 +1,23 @@
-//! Files through a running bundle: everything that is not what it was said to be, what nobody touches any more, and the chunks of another
-//! system.
+//! Files through a running bundle: every size, a bad line, clients and workers that are killed, and everything that is not what it was
+//! said to be.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what does not run ends the test")]
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use base64::Engine as _;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
-use skylark_tests::bundle::{Bundle, aws, until};
+use skylark_tests::bundle::{Bundle, aws, binaries, sqs, until, workspace};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 const MIB: usize = 1 << 20;
 const CHUNK: usize = 5 * MIB;
@@ -30,30 +42,50 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Somebody who is logged in.
+/// Somebody who is logged in, with a client of their own that may come often.
 struct Person {
     http: Client,
     base: String,
+    client: [String; 2],
     token: String,
 }
 
 impl Person {
-    /// The user that a bundle has from the start.
-    async fn ann(bundle: &Bundle) -> Self {
-        let client =
-            ["client_id", "client_secret"].map(|name| bundle.setting(&format!("/clients/0/{name}")).to_owned());
-        Self::log_in(bundle, client.into()).await
-    }
-
-    async fn log_in(bundle: &Bundle, client: (String, String)) -> Self {
+    async fn new(bundle: &Bundle, user_id: &str) -> Self {
+        let added = [
+            &["client", "add", "--json", "--name", user_id, "--user-id", user_id, "--rate", "600"][..],
+            &["--scope", "files", "--scope", "chat"],
+        ];
+        let (code, out, err) = bundle.skylark(&added.concat());
+        assert_eq!(code, 0, "{err}");
+        let added: Value = serde_json::from_str(&out).unwrap();
+        let client = ["client_id", "client_secret"].map(|name| added[name].as_str().unwrap().to_owned());
         let (http, base) = (Client::new(), bundle.setting("/http").to_owned());
         let body = json!({
-            "grant_type": "client_credentials", "client_id": client.0, "client_secret": client.1, "scope": "files chat",
+            "grant_type": "client_credentials", "client_id": client[0], "client_secret": client[1], "scope": "files chat",
         });
         let answer: Value =
             http.post(format!("{base}/auth/token")).json(&body).send().await.unwrap().json().await.unwrap();
         let token = answer["access_token"].as_str().unwrap().to_owned();
-        Self { http, base, token }
+        Self { http, base, client, token }
+    }
+
+    /// A command as the person runs it who knows the API and no more of the bundle.
+    fn command(&self, bundle: &Bundle, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binaries().join("skylark"));
+        command.args(arguments).arg("--data").arg(bundle.folder());
+        command.env("SKYLARK_URL", &self.base).env("SKYLARK_CLIENT_ID", &self.client[0]);
+        command.env("SKYLARK_CLIENT_SECRET", &self.client[1]);
+        command.current_dir(workspace()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true);
+        command
+    }
+
+    /// What a command printed that succeeds.
+    async fn skylark(&self, bundle: &Bundle, arguments: &[&str]) -> String {
+        let output = self.command(bundle, arguments).output().await.unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
@@ -161,10 +193,283 @@ async fn open_multiparts(bundle: &Bundle) -> usize {
     s3(bundle).list_multipart_uploads().bucket(files_bucket(bundle)).send().await.unwrap().uploads().len()
 }
 
+/// How many requests S3 had, by operation.
+async fn s3_requests(bundle: &Bundle) -> BTreeMap<String, u64> {
+    let url = format!("{}/_skylark/status", bundle.setting("/aws_endpoint"));
+    let status: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+    serde_json::from_value(status["s3"].clone()).unwrap()
+}
+
+fn file_of(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn a_file_of_any_size_is_there_for_members_once_it_is_proved() {
+    let bundle = Bundle::start();
+    let ann = Person::new(&bundle, "ann").await;
+    let (bob, carol) = (Person::new(&bundle, "bob").await, Person::new(&bundle, "carol").await);
+    let conversation = ann.conversation_with("bob").await;
+    let folder = tempfile::tempdir().unwrap();
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+
+    for (n, size) in [1, CHUNK - 1, 10 * MIB + 1].into_iter().enumerate() {
+        let body = noise(n as u64, size);
+        let path = text(&file_of(&folder, &format!("Bericht {n} – 周报 📄.bin"), &body));
+        let upload = ["upload", &path, "--conversation", &conversation, "--json", "--sha256"];
+        let file: Value = serde_json::from_str(&ann.skylark(&bundle, &upload).await).unwrap();
+        assert_eq!((&file["file_size"], &file["checksum_crc64nvme"]), (&json!(size), &json!(crc64(&body))));
+        assert!(file["checksum_sha256"].is_string(), "{file}");
+        let file_id = file["file_id"].as_str().unwrap();
+        assert!(bob.bytes(file_id).await == body, "{size}: byte for byte");
+
+        let message = json!({
+            "message_id": format!("6f9619ff-8b86-4d01-b42d-00cf4fc9000{n}"), "conversation_id": conversation,
+            "payload": { "type": "file", "file_id": file_id },
+        });
+        assert_eq!(ann.post("/v1/messages", message).await.0, 202);
+        let got = text(&folder.path().join(format!("got {n}")));
+        bob.skylark(&bundle, &["download", file_id, "--output", &got]).await;
+        assert!(std::fs::read(&got).unwrap() == body);
+        assert_eq!(carol.get(&format!("/v1/files/{file_id}")).await.0, 404, "no member");
+    }
+
+    let nothing = json!({ "file_size": 0 });
+    let (status, refused) = ann.initiate(&conversation, b"a", nothing).await;
+    assert_eq!((status, refused["details"]["fields"]["file_size"].is_string()), (400, true), "{refused}");
+    let (status, refused) = ann.initiate(&conversation, b"a", json!({ "file_size": (2_u64 << 30) + 1 })).await;
+    assert_eq!((status, &refused["error"]), (413, &json!("file_too_large")));
+    let (status, begun) =
+        ann.initiate(&conversation, b"a", json!({ "file_size": 2_u64 << 30, "chunk_size": null })).await;
+    assert_eq!((status, &begun["total_chunks"], begun["chunks"].as_array().unwrap().len()), (201, &json!(205), 20));
+    assert_eq!(carol.initiate(&conversation, b"a", json!({})).await.0, 403);
+
+    let (upload_id, file_id) = (begun["upload_id"].as_str().unwrap(), begun["file_id"].as_str().unwrap());
+    for (method, path) in [
+        (Method::GET, format!("/v1/files/{upload_id}/status")),
+        (Method::POST, format!("/v1/files/{upload_id}/complete")),
+        (Method::DELETE, format!("/v1/files/{upload_id}")),
+        (Method::GET, format!("/v1/files/{file_id}")),
+        (Method::GET, "/v1/files/no-id/status".to_owned()),
+    ] {
+        assert_eq!(bob.call(method, &path, None).await.0, 404, "{path}: somebody else's");
+    }
+    let chunks = bob.post(&format!("/v1/files/{upload_id}/chunks"), json!({ "chunk_numbers": [1] })).await;
+    assert_eq!(chunks.0, 404);
+    let early = json!({
+        "message_id": "6f9619ff-8b86-4d01-b42d-00cf4fc90009", "conversation_id": conversation,
+        "payload": { "type": "file", "file_id": file_id },
+    });
+    assert_eq!(ann.post("/v1/messages", early).await.0, 409, "it is not there yet");
+    assert_eq!(ann.call(Method::DELETE, &format!("/v1/files/{upload_id}"), None).await.1["status"], "aborted");
+    assert_eq!(ann.complete(upload_id).await.0, 410);
+    assert_eq!(open_multiparts(&bundle).await, 0);
+
+    let told = until("three facts", || async {
+        let queue = bundle.setting("/queues/AppEventsQueue");
+        let request = sqs(&bundle).receive_message().queue_url(queue).max_number_of_messages(10).visibility_timeout(0);
+        let messages = request.send().await.unwrap().messages.unwrap_or_default();
+        let facts: std::collections::BTreeSet<String> = messages
+            .iter()
+            .filter_map(|message| {
+                let fact: Value = serde_json::from_str(message.body()?).ok()?;
+                (fact["detail-type"] == "FileUploadCompleted").then(|| fact["detail"]["file_id"].to_string())
+            })
+            .collect();
+        (facts.len() == 3).then_some(facts)
+    })
+    .await;
+    assert_eq!(told.len(), 3);
+}
+
+#[tokio::test]
+async fn an_upload_costs_its_chunks_and_three_requests_to_s3() {
+    let bundle = Bundle::start();
+    let ann = Person::new(&bundle, "ann").await;
+    let conversation = ann.conversation_with("bob").await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = file_of(&folder, "data.bin", &noise(20, 5 * CHUNK));
+    let before = s3_requests(&bundle).await;
+    let chunk_size = CHUNK.to_string();
+    let path = path.to_str().unwrap();
+    let upload = ["upload", path, "--conversation", &conversation, "--json", "--chunk-size", &chunk_size];
+    let file: Value = serde_json::from_str(&ann.skylark(&bundle, &upload).await).unwrap();
+    assert_eq!(file["sent_chunks"], 5, "{file}");
+    let mut requests = s3_requests(&bundle).await;
+    requests.retain(|operation, count| {
+        *count -= before.get(operation).copied().unwrap_or_default();
+        *count > 0
+    });
+    let expected = [("CreateMultipartUpload", 1), ("UploadPart", 5), ("ListParts", 1), ("CompleteMultipartUpload", 1)];
+    assert_eq!(requests, expected.map(|(operation, count)| (operation.to_owned(), count)).into());
+}
+
+/// A proxy that cuts three of ten parts off in the middle, and everything once enough have arrived.
+struct BadLine {
+    address: String,
+    seen: Arc<Mutex<Seen>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// How often each part was stored.
+    arrived: BTreeMap<String, usize>,
+    enough: usize,
+    cut: usize,
+    /// Connections.
+    open: usize,
+    draws: u64,
+}
+
+impl Seen {
+    fn is_cut(&mut self) -> bool {
+        self.draws = self.draws.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let is_cut = (self.draws >> 33) % 10 < 3 || self.arrived.len() >= self.enough;
+        self.cut += usize::from(is_cut);
+        is_cut
+    }
+}
+
+impl Drop for BadLine {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl BadLine {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let seen = Arc::<Mutex<Seen>>::default();
+        let known = seen.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let known = known.clone();
+                known.lock().unwrap().open += 1;
+                tokio::spawn(async move {
+                    let part = pass_on(stream, &known).await;
+                    let mut known = known.lock().unwrap();
+                    known.open -= 1;
+                    if let Some(part) = part {
+                        *known.arrived.entry(part).or_default() += 1;
+                    }
+                });
+            }
+        });
+        Self { address, seen, task }
+    }
+
+    fn arrived(&self) -> usize {
+        self.seen.lock().unwrap().arrived.len()
+    }
+
+    /// Until nothing is on its way any more.
+    async fn still(&self) {
+        until("the line to be still", || async { (self.seen.lock().unwrap().open == 0).then_some(()) }).await;
+    }
+}
+
+/// Carries one request and its answer; the part that it stored. The connection ends with it.
+async fn pass_on(mut client: TcpStream, line: &Mutex<Seen>) -> Option<String> {
+    let mut seen = Vec::new();
+    let end = loop {
+        if let Some(end) = seen.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
+        let mut piece = [0; 4096];
+        match client.read(&mut piece).await {
+            Ok(read) if read > 0 => seen.extend_from_slice(&piece[..read]),
+            _ => return None,
+        }
+    };
+    let head = String::from_utf8_lossy(&seen[..end]).into_owned();
+    let (first, headers) = head.split_once("\r\n")?;
+    let (method, rest) = first.split_once(' ')?;
+    let (target, _) = rest.split_once(' ')?;
+    let (host, path) = target.strip_prefix("http://")?.split_once('/')?;
+    let length = headers.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    });
+    let mut left = length.unwrap_or_default() - (seen.len() - end);
+    let part = path.split(['?', '&']).find_map(|field| field.strip_prefix("partNumber=")).filter(|_| method == "PUT");
+    let mut server = TcpStream::connect(host).await.ok()?;
+    let head = format!("{method} /{path} HTTP/1.1\r\nconnection: close\r\n{headers}");
+    server.write_all(head.as_bytes()).await.ok()?;
+    server.write_all(&seen[end..]).await.ok()?;
+    let stop_at = if part.is_some() && line.lock().unwrap().is_cut() { left / 2 } else { 0 };
+    let mut piece = vec![0; 64 * 1024];
+    while left > 0 {
+        if left <= stop_at {
+            return None;
+        }
+        let read = client.read(&mut piece).await.ok().filter(|read| *read > 0)?;
+        server.write_all(&piece[..read]).await.ok()?;
+        left -= read;
+    }
+    let mut answer = Vec::new();
+    server.read_to_end(&mut answer).await.ok()?;
+    // Whether or not there is still somebody to hear it.
+    let _ = client.write_all(&answer).await;
+    part.filter(|_| answer.starts_with(b"HTTP/1.1 200")).map(str::to_owned)
+}
+
+fn upload_through(line: &BadLine, bundle: &Bundle, ann: &Person, path: &Path, conversation: &str) -> Child {
+    let (path, chunk_size) = (path.to_str().unwrap(), CHUNK.to_string());
+    let upload = ["upload", path, "--conversation", conversation, "--json", "--chunk-size", &chunk_size];
+    let mut command = ann.command(bundle, &upload);
+    command.env("HTTP_PROXY", &line.address).env_remove("NO_PROXY").env_remove("no_proxy");
+    command.spawn().unwrap()
+}
+
+#[tokio::test]
+async fn a_client_on_a_bad_line_that_is_killed_twice_sends_only_what_is_missing() {
+    let bundle = Bundle::start();
+    let ann = Person::new(&bundle, "ann").await;
+    let conversation = ann.conversation_with("bob").await;
+    let folder = tempfile::tempdir().unwrap();
+    let body = noise(30, 16 * CHUNK + 1_234);
+    let path = file_of(&folder, "video.bin", &body);
+    let line = BadLine::start().await;
+
+    for enough in [3, 8] {
+        line.seen.lock().unwrap().enough = enough;
+        let mut child = upload_through(&line, &bundle, &ann, &path, &conversation);
+        until("some parts", || async { (line.arrived() >= enough).then_some(()) }).await;
+        child.kill().await.unwrap();
+        line.still().await;
+    }
+    let before = line.arrived();
+    assert!(before < 17, "it was killed in the middle: {before}");
+    line.seen.lock().unwrap().enough = usize::MAX;
+    let child = upload_through(&line, &bundle, &ann, &path, &conversation);
+    let output = child.wait_with_output().await.unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{err}");
+    let file: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(file["sent_chunks"], 17 - before, "{file}");
+
+    line.still().await;
+    {
+        let seen = line.seen.lock().unwrap();
+        assert_eq!(seen.arrived.len(), 17);
+        assert!(seen.arrived.values().all(|times| *times == 1), "each part was stored once: {:?}", seen.arrived);
+        assert!(seen.cut > 2, "the line was bad");
+    }
+    assert_eq!(file["checksum_crc64nvme"], crc64(&body));
+    assert!(ann.bytes(file["file_id"].as_str().unwrap()).await == body);
+    let left = std::fs::read_dir(bundle.folder().join("uploads")).unwrap();
+    assert_eq!(left.count(), 0, "nothing is left to go on with");
+}
+
 #[tokio::test]
 async fn bytes_that_are_not_those_that_were_announced_are_refused_where_they_arrive() {
     let bundle = Bundle::start();
-    let ann = Person::ann(&bundle).await;
+    let ann = Person::new(&bundle, "ann").await;
     let conversation = ann.conversation_with("bob").await;
     let body = noise(40, 60 * 1024);
     let (_, begun) =
@@ -209,9 +514,83 @@ async fn bytes_that_are_not_those_that_were_announced_are_refused_where_they_arr
 }
 
 #[tokio::test]
+async fn two_completes_and_a_worker_that_was_killed_make_one_file() {
+    let bundle = Bundle::start();
+    let ann = Person::new(&bundle, "ann").await;
+    let conversation = ann.conversation_with("bob").await;
+    let body = noise(50, CHUNK + 9);
+
+    let upload_id = ann.sent(&conversation, &body, json!({})).await;
+    let (one, two) = tokio::join!(ann.complete(&upload_id), ann.complete(&upload_id));
+    assert_eq!((one.0, two.0, &one.1["file_id"]), (202, 202, &two.1["file_id"]), "{one:?} {two:?}");
+    let told = ann.ended(&upload_id).await;
+    assert_eq!((&told["status"], &told["file_id"]), (&json!("completed"), &one.1["file_id"]), "{told}");
+    assert_eq!(keys(&bundle, "u/").await.len(), 1);
+    assert_eq!(ann.complete(&upload_id).await.1["status"], "completed", "and once more");
+
+    // As a worker leaves it that dies after S3 has made the object and before the record says so.
+    let body = noise(51, CHUNK + 9);
+    let upload_id = ann.sent(&conversation, &body, json!({})).await;
+    let key = format!("u/default/{upload_id}");
+    let (s3, name) = (s3(&bundle), files_bucket(&bundle));
+    let open = s3.list_multipart_uploads().bucket(name).prefix(&key).send().await.unwrap();
+    let multipart = open.uploads()[0].upload_id().unwrap().to_owned();
+    let parts = s3.list_parts().bucket(name).key(&key).upload_id(&multipart).send().await.unwrap();
+    let parts = parts.parts().iter().map(|part| {
+        let (number, etag) = (part.part_number().unwrap(), part.e_tag().unwrap());
+        CompletedPart::builder().part_number(number).e_tag(etag).build()
+    });
+    let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build();
+    let completion =
+        s3.complete_multipart_upload().bucket(name).key(&key).upload_id(&multipart).multipart_upload(parts);
+    completion.send().await.unwrap();
+    let merging = aws_sdk_dynamodb::Client::new(&aws(&bundle))
+        .update_item()
+        .table_name(bundle.setting("/tables/FilesTable"))
+        .key("pk", AttributeValue::S(format!("UPLOAD#{upload_id}")))
+        .key("sk", AttributeValue::S("UPLOAD".to_owned()))
+        .update_expression("SET #status = :merging ADD #version :one")
+        .expression_attribute_names("#status", "status")
+        .expression_attribute_names("#version", "version")
+        .expression_attribute_values(":merging", AttributeValue::S("merging".to_owned()))
+        .expression_attribute_values(":one", AttributeValue::N("1".to_owned()));
+    merging.send().await.unwrap();
+    assert_eq!(ann.complete(&upload_id).await.0, 202);
+    let told = ann.ended(&upload_id).await;
+    assert_eq!(told["status"], "completed", "{told}");
+    assert!(ann.bytes(told["file_id"].as_str().unwrap()).await == body);
+
+    // And as the power fails.
+    let body = noise(52, CHUNK + 9);
+    let upload_id = ann.sent(&conversation, &body, json!({})).await;
+    assert_eq!(ann.complete(&upload_id).await.0, 202);
+    let bundle = Bundle::start_on(bundle.kill());
+    let ann = Person::new(&bundle, "ann").await;
+    // The job may be hidden for as long as the slowest worker takes; whoever asks again does not wait for that.
+    assert_eq!(ann.complete(&upload_id).await.0, 202);
+    let told = ann.ended(&upload_id).await;
+    assert_eq!(told["status"], "completed", "{told}");
+    assert!(ann.bytes(told["file_id"].as_str().unwrap()).await == body);
+
+    // Equal bytes are stored once, and until nobody refers to them.
+    let again = ann.sent(&conversation, &body, json!({})).await;
+    ann.complete(&again).await;
+    let again = ann.ended(&again).await;
+    // The record comes first, then the second copy goes.
+    until("the second copy to go", || async { (keys(&bundle, "u/").await.len() == 3).then_some(()) }).await;
+    for file in [&told, &again] {
+        let path = format!("/v1/files/{}", file["file_id"].as_str().unwrap());
+        assert!(ann.bytes(file["file_id"].as_str().unwrap()).await == body);
+        assert_eq!(ann.call(Method::DELETE, &path, None).await.1["status"], "removed");
+        assert_eq!(ann.get(&path).await.0, 404);
+    }
+    assert_eq!(keys(&bundle, "u/").await.len(), 2);
+}
+
+#[tokio::test]
 async fn an_upload_that_is_idle_for_a_day_expires_and_leaves_nothing() {
     let bundle = Bundle::start();
-    let ann = Person::ann(&bundle).await;
+    let ann = Person::new(&bundle, "ann").await;
     let conversation = ann.conversation_with("bob").await;
     let body = noise(60, 100);
     let upload_id = ann.sent(&conversation, &body, json!({})).await;
@@ -227,7 +606,7 @@ async fn an_upload_that_is_idle_for_a_day_expires_and_leaves_nothing() {
     bundle.advance("25h");
     bundle.trigger("upload-sweep", "Daily");
     until("the sweep", || async { (open_multiparts(&bundle).await == 0).then_some(()) }).await;
-    let ann = Person::ann(&bundle).await;
+    let ann = Person::new(&bundle, "ann").await;
     let (_, told) = ann.get(&format!("/v1/files/{upload_id}/status")).await;
     assert_eq!(told["status"], "expired", "{told}");
     let (status, refused) = ann.complete(&upload_id).await;
@@ -239,7 +618,7 @@ async fn an_upload_that_is_idle_for_a_day_expires_and_leaves_nothing() {
 async fn chunks_of_another_system_become_one_file_though_the_power_fails_in_between() {
     const KIB: usize = 1024;
     let bundle = Bundle::start();
-    let ann = Person::ann(&bundle).await;
+    let ann = Person::new(&bundle, "ann").await;
     let conversation = ann.conversation_with("bob").await;
     let sizes = [100, 7_000, 200, 300, 6_000, 9_000, 50, 20_000, 4_000, 4_000, 4_000, 100].map(|size| size * KIB);
     let whole = noise(70, sizes.iter().sum());
@@ -272,7 +651,7 @@ async fn chunks_of_another_system_become_one_file_though_the_power_fails_in_betw
     let (code, out, err) = bundle.skylark(&import);
     assert_eq!(code, 0, "{err}");
     let file: Value = serde_json::from_str(&out).unwrap();
-    let ann = Person::ann(&bundle).await;
+    let ann = Person::new(&bundle, "ann").await;
     assert!(ann.bytes(file["file_id"].as_str().unwrap()).await == whole, "byte for byte");
     until("the chunks to be deleted", || async {
         let left = [keys(&bundle, "import/").await, keys(&bundle, "manifest/").await].concat();
