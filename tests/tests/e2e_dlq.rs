@@ -198,6 +198,6 @@ async fn what_was_parked_says_why_and_goes_back_to_its_queue_or_function() {
 
     assert_eq!(run(&bundle, &["redrive", "ParkedQueue", "--force"])["redriven"], 2);
     assert_eq!((held(&bundle, "ParkedQueue"), held(&bundle, "EvidenceBucket")), (0, 0));
-    let log = fs::read_to_string(bundle.folder().join("logs/skylark-OutboxRelayFunction.log")).unwrap_or_default();
+    let log = fs::read_to_string(bundle.folder().join("logs/skylark-OutboxRelayFunction.log")).unwrap();
     assert!(!log.contains("parked"), "{log}");
 }
