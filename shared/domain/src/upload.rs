@@ -126,11 +126,16 @@ pub struct Upload {
     pub version: u64,
 }
 
+/// Where the bytes of an upload become an object.
+fn object_key(tenant_id: &TenantId, upload_id: &UploadId) -> String {
+    format!("{PREFIX}{tenant_id}/{upload_id}")
+}
+
 impl Upload {
     /// The key of its object. Never made from a name; it names the record, so that an orphan in the bucket can be traced.
     #[must_use]
     pub fn key(&self) -> String {
-        format!("{PREFIX}{}/{}", self.tenant_id, self.upload_id)
+        object_key(&self.tenant_id, &self.upload_id)
     }
 
     /// Whose record an object's or a multipart upload's key names.

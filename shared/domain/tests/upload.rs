@@ -354,6 +354,22 @@ async fn a_file_that_was_half_removed_is_no_ones_content() {
     assert_eq!(world.bucket.objects().into_keys().collect::<Vec<_>>(), [kept.object_key]);
 }
 
+#[tokio::test]
+async fn the_copy_that_a_dead_worker_left_goes_with_its_file() {
+    let world = world();
+    let body = noise(9, 100);
+    let mut sent = Vec::new();
+    for n in 1..=2 {
+        sent.push(world.sent(n, asked(&body), &body).await);
+        world.merged().await;
+    }
+    // As if the worker had died after the record and before the copy.
+    world.bucket.put(&sent[1].key(), body).await.unwrap();
+    world.desk.remove(&ann(), &sample::file_id(2), NOW).await.unwrap();
+    assert_eq!(world.bucket.objects().into_keys().collect::<Vec<_>>(), [sent[0].key()]);
+    world.desk.download(&ann(), &sample::file_id(1)).await.unwrap();
+}
+
 /// Other bytes with the same CRC64NVME: a multiple of its polynomial is added.
 fn forged(body: &[u8]) -> Vec<u8> {
     const POLYNOMIAL: u64 = 0xAD93_D235_94C9_3659;

@@ -17,7 +17,7 @@ use crate::upload::object::{Multipart, Objects, Part, SignedPart, SignedUrl, Url
 use crate::upload::quota::{NoRoom, Quota};
 use crate::upload::request::{FIRST_URLS, Initiate, WantedChunk};
 use crate::upload::sweep::expire;
-use crate::upload::{Origin, Status, Upload, UploadStore, name};
+use crate::upload::{Origin, Status, Upload, UploadStore, name, object_key};
 
 /// How often a quota is read again that another upload of the same person changed.
 const TRIES: usize = 8;
@@ -293,6 +293,11 @@ impl Desk {
     ) -> Result<StoredFile, UploadFault> {
         let own = |file: &StoredFile| file.tenant_id == caller.tenant_id && file.user_id == caller.user_id;
         let file = self.files.file(file_id).await?.filter(own).ok_or(UploadFault::NoFile)?;
+        let sent = object_key(&file.tenant_id, &file.upload_id);
+        if file.object_key != sent {
+            // Its own copy of what it shares: a worker that died left it, and once the file is forgotten nobody looks for it.
+            self.objects.delete(&[sent]).await?;
+        }
         let content = self.files.remove(&file, now).await?;
         if content.references == 0 {
             // Cut short here, the sweep does the rest.
