@@ -604,6 +604,8 @@ async fn a_deployed_stack_is_found_by_its_outputs_and_managed_the_same_way() {
     let outputs = [
         ("LarkTable", setting("/tables/LarkTable")),
         ("AuthTable", setting("/tables/AuthTable")),
+        ("LakeTable", setting("/tables/LakeTable")),
+        ("ChatTable", setting("/tables/ChatTable")),
         ("LarkWorkQueue", setting("/queues/LarkWorkQueue")),
         ("VaultKey", setting("/vault_key")),
         ("HttpApiUrl", setting("/http")),
