@@ -133,6 +133,12 @@ impl Bundle {
         assert_eq!(code, 0, "{out}{err}");
     }
 
+    /// Of the runner itself.
+    #[must_use]
+    pub fn process_id(&self) -> Pid {
+        Pid::from_raw(self.process.id().try_into().unwrap())
+    }
+
     /// SIGKILL, as a power cut would; the folder stays.
     #[must_use]
     pub fn kill(mut self) -> TempDir {
