@@ -66,6 +66,11 @@ impl Api {
                 (settings.http, (client.client_id, client.client_secret))
             }
         };
+        Self::with(base, client, scope)
+    }
+
+    /// The API at this URL, for the client with this id and secret.
+    pub(crate) fn with(base: String, client: (String, String), scope: &'static str) -> Result<Self, CliFault> {
         let http = Client::builder().connect_timeout(Duration::from_secs(10)).read_timeout(Duration::from_secs(60));
         let http = http.build().map_err(|cause| CliFault::storage("no HTTP client", cause))?;
         Ok(Self { http, base, client, scope, token: Mutex::default() })

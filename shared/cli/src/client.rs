@@ -107,6 +107,13 @@ impl NewClient {
         let (user_id, tenant_id) = (UserId::parse("ann")?, TenantId::parse("default")?);
         Ok(Self { name: "Skylark Local".to_owned(), user_id, tenant_id, scopes: Scope::ALL.into(), rate: None })
     }
+
+    /// One that the demo acts by: it calls more often than people do.
+    pub(crate) fn demo(user: &str) -> Result<Self, CliFault> {
+        let (user_id, tenant_id) = (UserId::parse(user)?, TenantId::parse("default")?);
+        let scopes = [Scope::Chat, Scope::Files].into();
+        Ok(Self { name: "Skylark Demo".to_owned(), user_id, tenant_id, scopes, rate: Some(100_000) })
+    }
 }
 
 pub(crate) async fn run(stack: &Stack, command: ClientCommand) -> Result<(), CliFault> {
@@ -199,6 +206,11 @@ async fn change(stack: &Stack, client_id: String, change: impl FnOnce(Client) ->
         }
         result => Ok(result.map(|()| changed)?),
     }
+}
+
+/// Gives a client no more tokens.
+pub(crate) async fn disable(stack: &Stack, client_id: String) -> Result<(), CliFault> {
+    change(stack, client_id, |client| Client { disabled: true, ..client }).await.map(drop)
 }
 
 async fn set_disabled(stack: &Stack, client_id: String, disabled: bool) -> Result<(), CliFault> {

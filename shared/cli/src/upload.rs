@@ -63,6 +63,18 @@ struct FileArgs {
     /// The conversation that it is for.
     #[arg(long, required = true)]
     conversation: Option<String>,
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    credentials: Credentials,
+}
+
+/// How a file is to be sent.
+#[derive(Debug, Args)]
+pub(crate) struct Wanted {
     /// What it is; told by its first bytes if not given.
     #[arg(long)]
     mime_type: Option<String>,
@@ -81,11 +93,13 @@ struct FileArgs {
     /// Have the whole file's SHA-256 proved as well.
     #[arg(long)]
     sha256: bool,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    credentials: Credentials,
+}
+
+impl Wanted {
+    /// In chunks of this size, one after the other.
+    pub(crate) fn one_by_one(chunk_size: u64) -> Self {
+        Self { mime_type: None, name: None, chunk_size, parallel: 1, resume: None, sha256: false }
+    }
 }
 
 pub(crate) async fn run(place: &Place, args: UploadArgs) -> Result<(), CliFault> {
@@ -118,50 +132,100 @@ struct Sending {
 
 async fn upload(place: &Place, (path, conversation): (&Path, &str), args: FileArgs) -> Result<(), CliFault> {
     let api = Arc::new(Api::of(place, &args.credentials, "files").await?);
-    let state = State::at(&place.data, path, conversation, &api.base)?;
-    let known = args.resume.clone().or_else(|| state.upload_id());
-    let status = match &known {
-        Some(upload_id) => Some(status(&api, upload_id).await?).filter(is_ours),
-        None => None,
-    };
-    if args.resume.is_some() && status.is_none() {
-        return Err(CliFault::Argument("the upload has ended, or is not this client's".to_owned()));
-    }
-    let chunk_size = status.as_ref().and_then(|status| at(status, "chunk_size").as_u64()).unwrap_or(args.chunk_size);
-    let bar = bar();
-    let source = Arc::new(Source::read(path.to_owned(), chunk_size, args.sha256, &bar).await?);
-    let resumed = status.filter(|status| *at(status, "file_size") == source.size);
-    if args.resume.is_some() && resumed.is_none() {
-        return Err(CliFault::Argument("the upload is of a file of another size".to_owned()));
-    }
-    // Of another file under this name nothing is left to go on with.
-    let resumed = resumed.filter(|_| args.resume.is_some() || state.is_of(&source));
-    let (upload_id, missing) = match (known, resumed) {
-        (Some(upload_id), Some(status)) => (upload_id, numbers(at(&status, "missing_chunks"))),
-        _ => {
-            let upload_id = initiate(&api, &source, (path, conversation), &args).await?;
-            (upload_id, (1..=source.total()).collect())
-        }
-    };
-    state.keep(&upload_id, &source)?;
-    let there = source.total() as usize - missing.len();
-    let mut sending = Sending { api, source, upload_id, parallel: args.parallel.into(), bar, sent: 0 };
-    sending.begin(&missing);
-    sending.send_all(missing).await?;
-    let file = sending.merged().await?;
-    state.forget();
-    sending.bar.finish_and_clear();
+    let upload = Upload::begin(api, &place.data, (path, conversation), &args.wanted, bar()).await?;
+    let (there, total) = (upload.there(), upload.total());
+    let Sent { file, chunks } = upload.finish().await?;
     if args.json {
         let mut told = file;
         if let Some(fields) = told.as_object_mut() {
-            fields.insert("sent_chunks".to_owned(), json!(sending.sent));
+            fields.insert("sent_chunks".to_owned(), json!(chunks));
         }
         say(told.to_string());
     } else {
         say(format!("file_id  {}", at(&file, "file_id").as_str().unwrap_or_default()));
-        say(format!("sent     {} chunks; {there} of {} were there", sending.sent, sending.source.total()));
+        say(format!("sent     {chunks} chunks; {there} of {total} were there"));
     }
     Ok(())
+}
+
+/// An upload that was begun, or is gone on with.
+pub(crate) struct Upload {
+    sending: Sending,
+    state: State,
+    /// The chunks that the API does not have.
+    missing: Vec<u32>,
+}
+
+/// What an upload came to.
+pub(crate) struct Sent {
+    /// What the API tells of the file.
+    pub(crate) file: Value,
+    /// How many chunks were sent, those of earlier runs not among them.
+    pub(crate) chunks: usize,
+}
+
+impl Upload {
+    pub(crate) async fn begin(
+        api: Arc<Api>,
+        data: &Path,
+        (path, conversation): (&Path, &str),
+        wanted: &Wanted,
+        bar: ProgressBar,
+    ) -> Result<Self, CliFault> {
+        let state = State::at(data, path, conversation, &api.base)?;
+        let known = wanted.resume.clone().or_else(|| state.upload_id());
+        let status = match &known {
+            Some(upload_id) => Some(status(&api, upload_id).await?).filter(is_ours),
+            None => None,
+        };
+        if wanted.resume.is_some() && status.is_none() {
+            return Err(CliFault::Argument("the upload has ended, or is not this client's".to_owned()));
+        }
+        let chunk_size =
+            status.as_ref().and_then(|status| at(status, "chunk_size").as_u64()).unwrap_or(wanted.chunk_size);
+        let source = Arc::new(Source::read(path.to_owned(), chunk_size, wanted.sha256, &bar).await?);
+        let resumed = status.filter(|status| *at(status, "file_size") == source.size);
+        if wanted.resume.is_some() && resumed.is_none() {
+            return Err(CliFault::Argument("the upload is of a file of another size".to_owned()));
+        }
+        // Of another file under this name nothing is left to go on with.
+        let resumed = resumed.filter(|_| wanted.resume.is_some() || state.is_of(&source));
+        let (upload_id, missing) = match (known, resumed) {
+            (Some(upload_id), Some(status)) => (upload_id, numbers(at(&status, "missing_chunks"))),
+            _ => {
+                let upload_id = initiate(&api, &source, (path, conversation), wanted).await?;
+                (upload_id, (1..=source.total()).collect())
+            }
+        };
+        state.keep(&upload_id, &source)?;
+        let sending = Sending { api, source, upload_id, parallel: wanted.parallel.into(), bar, sent: 0 };
+        sending.begin(&missing);
+        Ok(Self { sending, state, missing })
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.sending.source.total() as usize
+    }
+
+    /// How many chunks were there from the start.
+    pub(crate) fn there(&self) -> usize {
+        self.total() - self.missing.len()
+    }
+
+    /// Sends the first of what is missing, and no more.
+    pub(crate) async fn send_first(mut self, count: usize) -> Result<(), CliFault> {
+        self.missing.truncate(count);
+        self.sending.send(&self.missing).await
+    }
+
+    /// Sends what is missing and waits for the file.
+    pub(crate) async fn finish(mut self) -> Result<Sent, CliFault> {
+        self.sending.send_all(self.missing).await?;
+        let file = self.sending.merged().await?;
+        self.state.forget();
+        self.sending.bar.finish_and_clear();
+        Ok(Sent { file, chunks: self.sending.sent })
+    }
 }
 
 /// Whether there is something to go on with.
@@ -192,14 +256,14 @@ async fn initiate(
     api: &Api,
     source: &Source,
     (path, conversation): (&Path, &str),
-    args: &FileArgs,
+    wanted: &Wanted,
 ) -> Result<String, CliFault> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let body = json!({
         "conversation_id": conversation,
-        "filename": args.name.as_ref().unwrap_or(&name),
+        "filename": wanted.name.as_ref().unwrap_or(&name),
         "file_size": source.size,
-        "mime_type": args.mime_type.as_deref().unwrap_or(&source.mime_type),
+        "mime_type": wanted.mime_type.as_deref().unwrap_or(&source.mime_type),
         "chunk_size": source.chunk_size,
         "checksum_crc64nvme": source.checksum,
         "checksum_sha256": source.sha256,
