@@ -11,6 +11,7 @@ use domain::oauth::ClientFault;
 use domain::seal::SealFault;
 use domain::session::SessionFault;
 use lake::LakeFault;
+use lake::maintain::MaintainFault;
 use serde::Serialize;
 
 /// What AWS and the operating system call it when the credentials do not allow something, or are none.
@@ -93,6 +94,16 @@ impl From<ClientFault> for CliFault {
 impl From<SourceFault> for CliFault {
     fn from(fault: SourceFault) -> Self {
         Self::Argument(fault.to_string())
+    }
+}
+
+impl From<MaintainFault> for CliFault {
+    fn from(fault: MaintainFault) -> Self {
+        match fault {
+            MaintainFault::Lake(fault) => fault.into(),
+            MaintainFault::Port(fault) => fault.into(),
+            other @ MaintainFault::LeftBehind(_) => Self::storage("the lake is not as it should be", other),
+        }
     }
 }
 

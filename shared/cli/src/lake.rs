@@ -1,6 +1,7 @@
 //! `skylark lake`: what is in the lake, what was kept out of it, and asking again for what is due.
 
 mod import;
+mod maintain;
 mod quarantine;
 
 use aws_credential_types::provider::ProvideCredentials as _;
@@ -15,6 +16,7 @@ use queue::{SqsCompactQueue, SqsIntakeQueue};
 use serde_json::json;
 
 use self::import::ImportArgs;
+use self::maintain::MaintainArgs;
 use self::quarantine::QuarantineCommand;
 use crate::args::Place;
 use crate::fault::{CliFault, say, say_json};
@@ -41,7 +43,7 @@ pub(crate) enum LakeCommand {
         #[arg(long)]
         day: Partition,
     },
-    /// Ask for the small files of the tables to be merged now.
+    /// Ask for small files of the tables to be merged now, where there are enough of them.
     Compact {
         /// Only this day (2026-11-21), in UTC.
         #[arg(long)]
@@ -49,6 +51,8 @@ pub(crate) enum LakeCommand {
     },
     /// Bring files of events into the lake, in bulk.
     Import(ImportArgs),
+    /// Run one of the jobs that keep the lake in order, or tell what it would do.
+    Maintain(MaintainArgs),
 }
 
 /// An open lake and its queues.
@@ -91,6 +95,7 @@ pub(crate) async fn run(place: &Place, command: LakeCommand) -> Result<(), CliFa
         LakeCommand::ReplayRaw { day } => replay_raw(&open, day).await,
         LakeCommand::Compact { day } => compact(&open, day).await,
         LakeCommand::Import(args) => import::run(&open.lake, &Stack::find(place).await?.lake, args).await,
+        LakeCommand::Maintain(args) => maintain::run(open, Stack::find(place).await?, args).await,
     }
 }
 

@@ -94,11 +94,15 @@ impl Stack {
 
     /// The time that the bundle's functions live in.
     pub(crate) async fn now(&self) -> Result<OffsetDateTime, CliFault> {
-        let ahead = match &self.local {
-            Some(endpoint) => local_clock::ahead(endpoint).await?,
-            None => Duration::ZERO,
-        };
-        Ok(clock::now() + ahead)
+        Ok(clock::now() + self.ahead().await?)
+    }
+
+    /// How far ahead of this machine the bundle's functions live.
+    pub(crate) async fn ahead(&self) -> Result<Duration, CliFault> {
+        match &self.local {
+            Some(endpoint) => local_clock::ahead(endpoint).await,
+            None => Ok(Duration::ZERO),
+        }
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::io::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use domain::lake::Partition;
 use domain::lake::intake::{IntakeQueue as _, MAX_MESSAGE_BYTES};
 use domain::lake::quarantine::{Kept, QUARANTINE_PREFIX};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Open;
@@ -80,7 +83,16 @@ fn unreadable(key: &str) -> impl FnOnce(serde_json::Error) -> CliFault {
     move |cause| CliFault::storage(format!("`{key}` cannot be read"), cause)
 }
 
-/// What is known of each, whether appending kept it aside or merging.
+/// What is kept: an event that was accepted, or a line of an import or of a table.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Came {
+    Event(Box<Kept>),
+    Text { text: String },
+    Bytes { base64: String },
+}
+
+/// What is known of each, whether appending kept it aside, an import or merging.
 async fn list(open: &Open, chosen: &Chosen, limit: usize, as_json: bool) -> Result<(), CliFault> {
     let mut found: Vec<Value> = Vec::new();
     for key in keys(open, chosen).await? {
@@ -115,8 +127,14 @@ async fn show(open: &Open, key: &str, body: bool) -> Result<(), CliFault> {
     if !body {
         return say_json(&serde_json::from_slice::<Value>(&object).map_err(unreadable(key))?);
     }
-    let kept: Kept = serde_json::from_slice(&object).map_err(unreadable(key))?;
-    let written = std::io::stdout().write_all(&kept.intake.body);
+    let came = match serde_json::from_slice(&object).map_err(unreadable(key))? {
+        Came::Event(kept) => kept.intake.body,
+        Came::Text { text } => text.into_bytes(),
+        Came::Bytes { base64 } => {
+            STANDARD.decode(base64).map_err(|cause| CliFault::storage(format!("`{key}` cannot be read"), cause))?
+        }
+    };
+    let written = std::io::stdout().write_all(&came);
     written.map_err(|cause| CliFault::storage("the body cannot be written", cause))
 }
 
@@ -129,7 +147,7 @@ async fn replay(open: &Open, named: Vec<String>, chosen: &Chosen, all: bool) -> 
     };
     let (mut sent, mut left) = (0, 0);
     for key in keys {
-        // What merging kept aside is a row that the table had, not an event: it would come to the same.
+        // What merging kept aside is a row that the table had, and what an import did is in its file: neither is an event that was accepted.
         let Ok(kept) = serde_json::from_slice::<Kept>(&bytes(open, &key).await?) else {
             left += 1;
             continue;
@@ -148,6 +166,6 @@ async fn replay(open: &Open, named: Vec<String>, chosen: &Chosen, all: bool) -> 
         open.lake.delete_objects(std::slice::from_ref(&key)).await?;
         sent += 1;
     }
-    say(format!("{sent} events are sent again; {left} conflicts that merging found stay"));
+    say(format!("{sent} events are sent again; {left} that came by an import or a merge stay"));
     Ok(())
 }
