@@ -438,6 +438,36 @@ async fn small_files_become_one_while_readers_see_every_message_once() {
 }
 
 #[tokio::test]
+async fn what_failed_to_the_end_comes_into_the_lake_with_one_command() {
+    let events: Vec<Event> = Plan { events: 120, ..Plan::first_lake(19, from()) }.events().collect();
+    let expected = Expected::of(events.iter());
+    let folder = tempfile::tempdir().unwrap();
+    // The function does not find its table, and an event is given up at once.
+    let [patient, hasty] = [10, 1].map(|count| format!("!GetAtt LakeDeadLetters.Arn, maxReceiveCount: {count}"));
+    let mistake = [("LAKE_TABLE: !Ref LakeTable", "LAKE_TABLE: nowhere"), (patient.as_str(), hasty.as_str())];
+    let template = template(folder.path(), &mistake);
+    let bundle = Bundle::start_template(tempfile::tempdir().unwrap(), &template, binaries());
+    assert!(post_all(&bundle, &events).await.iter().all(|acknowledged| *acknowledged));
+    let held = |bundle: &Bundle| {
+        let all: Value = serde_json::from_str(&skylark(bundle, &["dlq", "list", "--json"])).unwrap();
+        let letters = all.as_array().unwrap().iter().find(|one| one["name"] == "LakeDeadLetters").unwrap();
+        letters["messages"].as_u64().unwrap()
+    };
+    let all = events.len() as u64;
+    until("every event to be a dead letter", || async { (held(&bundle) == all).then_some(()) }).await;
+    assert_eq!(counts(&bundle), [0, 0, 0]);
+
+    let bundle = Bundle::start_on(bundle.kill());
+    let redriven: Value =
+        serde_json::from_str(&skylark(&bundle, &["dlq", "redrive", "LakeDeadLetters", "--force", "--json"])).unwrap();
+    assert_eq!(redriven["redriven"], all);
+    let before = settles(&bundle, "every event", |counts| expected.is(counts)).await;
+    drained(&bundle).await;
+    assert_eq!((counts(&bundle), held(&bundle)), (before, 0));
+    assert_eq!(column(&bundle, Kind::Messages, "msg_id").await.len(), expected.messages.len());
+}
+
+#[tokio::test]
 async fn a_bundle_that_is_killed_loses_nothing_that_it_acknowledged_and_doubles_nothing() {
     let events: Vec<Event> = Plan { events: 1_200, ..Plan::first_lake(13, from()) }.events().collect();
     let (first, second) = events.split_at(800);
