@@ -1,10 +1,5 @@
 //! The lake through a local bundle: whatever is posted is a row, a repetition or kept aside with a reason, once, whoever dies when.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::indexing_slicing,
-    reason = "what does not run ends the test; figures are printed"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "what does not run ends the test; figures are printed")]
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};

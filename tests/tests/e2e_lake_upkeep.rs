@@ -1,5 +1,5 @@
 //! The upkeep of a bundle's lake, on its schedules and by hand.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what does not run ends the test")]
+#![expect(clippy::unwrap_used, reason = "what does not run ends the test")]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -54,6 +54,7 @@ impl Work {
         Self { inbound: Some(inbound), ..self }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "each is a port of its own")]
     pub(crate) fn new<T: AppStore + Inbox + SessionStore + TokenStore + TenantTokenStore + 'static>(
         table: Arc<T>,
         sealer: Arc<dyn Sealer>,

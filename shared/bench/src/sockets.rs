@@ -174,8 +174,8 @@ impl Crowd {
 async fn listen(socket: &mut Socket, tell: &mpsc::UnboundedSender<(u64, Instant)>) -> bool {
     let Some(frame) = socket.next().await else { return false };
     let at = Instant::now();
-    match frame["data"]["seq"].as_u64() {
-        Some(seq) if frame["type"] == "message.created" => tell.send((seq, at)).is_ok(),
+    match frame.pointer("/data/seq").and_then(Value::as_u64) {
+        Some(seq) if frame.get("type").is_some_and(|kind| kind == "message.created") => tell.send((seq, at)).is_ok(),
         _ => true,
     }
 }
@@ -200,8 +200,8 @@ async fn rate(people: &[Person]) -> (f64, f64) {
             let mut last: BTreeMap<String, u64> = BTreeMap::new();
             while last.values().sum::<u64>() < TALKS as u64 {
                 let created: Value = socket.until("message.created").await;
-                let data = &created["data"];
-                let (id, seq) = (data["conversation_id"].as_str().unwrap_or_default(), data["seq"].as_u64());
+                let id = created.pointer("/data/conversation_id").and_then(Value::as_str).unwrap_or_default();
+                let seq = created.pointer("/data/seq").and_then(Value::as_u64);
                 let known = last.entry(id.to_owned()).or_default();
                 *known = seq.unwrap_or_default().max(*known);
             }

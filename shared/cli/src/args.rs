@@ -56,7 +56,7 @@ enum Command {
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
     /// Send a file to a conversation, or go on sending it.
-    Upload(upload::UploadArgs),
+    Upload(Box<upload::UploadArgs>),
     /// Get a file of a conversation, or go on getting it.
     Download(download::DownloadArgs),
     /// Live the whole story against a local bundle, starting one if none runs.
@@ -76,7 +76,7 @@ impl Args {
             Command::Connector(command) => connector::run(&Stack::find(&place).await?, command).await,
             Command::AuthCard(args) => auth_card::run(&Stack::find(&place).await?, args).await,
             Command::Dlq(command) => dlq::run(&place, command).await,
-            Command::Upload(args) => upload::run(&place, args).await,
+            Command::Upload(args) => upload::run(&place, *args).await,
             Command::Download(args) => download::run(&place, args).await,
             Command::Demo(args) => demo::run(&place, args).await,
         }

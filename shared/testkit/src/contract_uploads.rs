@@ -59,10 +59,10 @@ async fn due<S: UploadStore>(store: &S, first: &Upload, second: &Upload) {
     store.change(&merging).await.unwrap();
     assert!(is_conflict(store.change(&merging).await), "changed from a stale version");
     assert_eq!(store.upload(&first.upload_id).await.unwrap(), Some(merging));
-    assert_eq!(store.due(Status::Uploading, NOW + IDLE, 10).await.unwrap(), [second.upload_id.clone()]);
+    assert_eq!(store.due(Status::Uploading, NOW + IDLE, 10).await.unwrap(), std::slice::from_ref(&second.upload_id));
     assert_eq!(store.due(Status::Merging, NOW + Duration::HOUR, 10).await.unwrap(), []);
     let late = NOW + Duration::HOUR + MERGE;
-    assert_eq!(store.due(Status::Merging, late, 10).await.unwrap(), [first.upload_id.clone()]);
+    assert_eq!(store.due(Status::Merging, late, 10).await.unwrap(), std::slice::from_ref(&first.upload_id));
 }
 
 async fn ends<S: UploadStore>(store: &S, second: &Upload) {

@@ -210,11 +210,14 @@ impl FileCatalog for MemoryUploads {
     }
 }
 
+/// Parts by their number.
+type Parts = BTreeMap<u32, Vec<u8>>;
+
 #[derive(Debug, Default)]
 struct Stored {
     objects: BTreeMap<String, Vec<u8>>,
     /// By key and id: when it began, and its parts.
-    multiparts: BTreeMap<(String, String), (OffsetDateTime, BTreeMap<u32, Vec<u8>>)>,
+    multiparts: BTreeMap<(String, String), (OffsetDateTime, Parts)>,
 }
 
 /// A bucket in memory.

@@ -100,7 +100,7 @@ async fn list(open: &Open, chosen: &Chosen, limit: usize, as_json: bool) -> Resu
             break;
         }
         let kept: Value = serde_json::from_slice(&bytes(open, &key).await?).map_err(unreadable(&key))?;
-        if chosen.reason.as_ref().is_none_or(|reason| kept["reason"] == reason.as_str()) {
+        if chosen.reason.as_ref().is_none_or(|reason| kept.get("reason").is_some_and(|it| it == reason.as_str())) {
             found.push(public(&key, &kept));
         }
     }

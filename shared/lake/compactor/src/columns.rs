@@ -76,7 +76,11 @@ pub(crate) fn encode(table: Kind, inputs: &Inputs, order: &Order, options: &Opti
     for columns in columns {
         let open = writers.iter_mut().zip(0..).map(|(writers, row_group)| {
             let left = rows.min(order.rows.len() - row_group * rows);
-            writers.by_ref().take(columns.len()).map(|writer| Chunk::Open { writer, nulls: 0, left }).collect()
+            writers
+                .by_ref()
+                .take(columns.len())
+                .map(|writer| Chunk::Open { writer: Box::new(writer), nulls: 0, left })
+                .collect()
         });
         let mut chunks: Vec<Vec<Chunk>> = open.collect();
         let mut passes = Passes::of(inputs, order, &columns, decoded_bytes);
@@ -101,11 +105,11 @@ pub(crate) fn encode(table: Kind, inputs: &Inputs, order: &Order, options: &Opti
 enum Chunk {
     /// So many rows are `left` to be written. A writer holds more than a megabyte to compress with.
     Open {
-        writer: ArrowColumnWriter,
+        writer: Box<ArrowColumnWriter>,
         nulls: u64,
         left: usize,
     },
-    Closed(ArrowColumnChunk),
+    Closed(Box<ArrowColumnChunk>),
     Broken,
 }
 
@@ -119,7 +123,7 @@ impl Chunk {
         *left -= values.len().min(*left);
         if *left == 0 {
             let closed = std::mem::replace(self, Self::Broken).closed(long)?;
-            *self = closed.map_or(Self::Broken, Self::Closed);
+            *self = closed.map_or(Self::Broken, |chunk| Self::Closed(Box::new(chunk)));
         }
         Ok(())
     }
@@ -127,7 +131,7 @@ impl Chunk {
     fn closed(self, long: &[ColumnDescPtr]) -> Result<Option<ArrowColumnChunk>, CompactError> {
         let (writer, nulls) = match self {
             Self::Open { writer, nulls, .. } => (writer, nulls),
-            Self::Closed(chunk) => return Ok(Some(chunk)),
+            Self::Closed(chunk) => return Ok(Some(*chunk)),
             Self::Broken => return Ok(None),
         };
         let mut chunk = writer.close()?;

@@ -172,7 +172,7 @@ async fn holds_all(world: &World, events: u32) {
     let all: Vec<Intake> = (0..events).map(event).collect();
     let id = |intake: &Intake, field: &str| {
         let event: serde_json::Value = serde_json::from_slice(&intake.body).ok()?;
-        event["data"][field].as_str().map(str::to_owned)
+        event.get("data")?.get(field)?.as_str().map(str::to_owned)
     };
     let messages: BTreeSet<String> = all.iter().filter_map(|intake| id(intake, "msg_id")).collect();
     let contacts: BTreeSet<String> = all.iter().filter_map(|intake| id(intake, "username")).collect();
