@@ -8,7 +8,7 @@ use std::time::Duration;
 use domain::access::{AccessFault, Caller, Scope};
 use domain::chat::{
     Channel, ChatFault, Committed, Conversation, ConversationKind, ConversationStore, Created, Draft, FileCatalog,
-    Joined, Message, MessageStore, NewConversation, Payload, Priority, Progress,
+    Joined, Message, MessageStore, NewConversation, Payload, Priority, Progress, Recent,
 };
 use domain::fault::{Fault, PortFault, Refusal, Remedy, chain};
 use domain::id::{ChannelName, ChatMessageId, ConversationId, FileId, IdError, UserId};
@@ -89,14 +89,11 @@ impl Chat {
         let (limit, offset) = (query.number("limit", 1..=MAX_PAGE), query.number("offset", 0..=u64::MAX));
         query.done()?;
         let (limit, offset) = (limit.unwrap_or(PAGE), offset.unwrap_or_default());
-        let mut joined = self.conversations.joined(&caller.tenant_id, &caller.user_id).await?;
-        joined.sort_by_cached_key(|it| {
-            (std::cmp::Reverse(it.conversation.active_at()), it.conversation.conversation_id.clone())
-        });
-        let page = joined.iter().skip(usize::try_from(offset).unwrap_or(usize::MAX)).take(limit as usize);
-        let items: Vec<Value> = page.map(|it| item_view(it, &caller.user_id)).collect();
-        let total = joined.len() as u64;
-        let has_more = offset.saturating_add(items.len() as u64) < total;
+        let skip = usize::try_from(offset).unwrap_or(usize::MAX);
+        let Recent { page, total } =
+            self.conversations.recent(&caller.tenant_id, &caller.user_id, skip, limit as usize).await?;
+        let items: Vec<Value> = page.iter().map(|it| item_view(it, &caller.user_id)).collect();
+        let has_more = skip.saturating_add(items.len()) < total;
         let answer = json!({ "items": items, "total": total, "limit": limit, "offset": offset, "has_more": has_more });
         Ok(http::json(StatusCode::OK, &answer))
     }

@@ -119,7 +119,7 @@ pub(crate) fn client() -> Result<Map<String, Value>, CaseError> {
     item(&Client {
         client_id: ClientId::parse(CLIENT)?,
         name: "Bench".to_owned(),
-        user_id: UserId::parse("bench")?,
+        user_id: UserId::parse(USER)?,
         tenant_id: TenantId::parse("bench")?,
         scopes: Scope::ALL.into(),
         secrets: vec![ClientSecret { hash: RefreshKeys.hash(CLIENT_SECRET), created_at: now }],
@@ -133,12 +133,15 @@ pub(crate) fn client() -> Result<Map<String, Value>, CaseError> {
     })
 }
 
-/// An access token of that client, for as long as a benchmark may take.
-pub(crate) async fn access_token(signer: &dyn TokenSigner) -> Result<String, CaseError> {
+/// Who calls, unless a benchmark has several people.
+pub(crate) const USER: &str = "bench";
+
+/// An access token of that client for a person, for as long as a benchmark may take.
+pub(crate) async fn access_token(signer: &dyn TokenSigner, user: &str) -> Result<String, CaseError> {
     let issued_at = OffsetDateTime::UNIX_EPOCH;
     let caller = Caller {
         client_id: ClientId::parse(CLIENT)?,
-        user_id: UserId::parse("bench")?,
+        user_id: UserId::parse(user)?,
         tenant_id: TenantId::parse("bench")?,
         scopes: Scope::ALL.into(),
         session_id: FamilyId::parse(SESSION)?,

@@ -203,6 +203,11 @@ fn event(token: &str, method: &str, path: &str, body: Option<&Value>) -> Bytes {
     case::http(method, path, &Value::Null, &headers, body.as_deref()).to_string().into()
 }
 
+/// The other one of a client's `n`th conversation. The first of each client is who sends.
+fn person(client: u32, n: u32) -> String {
+    format!("user-{client}-{n}")
+}
+
 fn message(token: &str, client: u32, conversation: &str, n: u32) -> Bytes {
     let body = json!({
         "message_id": uuid(client, n), "conversation_id": conversation,
@@ -229,6 +234,7 @@ struct Done {
 struct Stage {
     binary: PathBuf,
     folder: tempfile::TempDir,
+    keys: AccessTokens,
     token: String,
 }
 
@@ -243,8 +249,8 @@ impl Stage {
         let signing_key = Environment::signing_key_file_in(folder.path());
         SigningKeyFiles::create_if_missing(&signing_key)?;
         let keys = AccessTokens::new(Box::new(SigningKeyFiles::read(&[signing_key])?), None);
-        let token = case::access_token(&keys).await?;
-        Ok(Self { binary: binaries.join(FUNCTION), folder, token })
+        let token = case::access_token(&keys, case::USER).await?;
+        Ok(Self { binary: binaries.join(FUNCTION), folder, keys, token })
     }
 
     /// Starts a process and lets it do the task.
@@ -281,8 +287,7 @@ impl Stage {
         Ok((done, began.elapsed()))
     }
 
-    fn messages(&self, client: u32, conversation: String, times: u32) -> Task {
-        let token = self.token.clone();
+    fn messages(&self, token: String, client: u32, conversation: String, times: u32) -> Task {
         let event = move |n| message(&token, client, &conversation, n);
         Task { event: Box::new(event), answer: r#""statusCode":202"#, times }
     }
@@ -366,8 +371,8 @@ impl Messages {
 /// Measures the function alone, then with its table, then its lists.
 pub(crate) async fn measure(plan: &Plan) -> Result<Figures, ChatError> {
     let stage = Stage::set(plan).await?;
-    let (done, elapsed) =
-        stage.run_all(None, |client| stage.messages(client, CONVERSATION.to_owned(), plan.messages)).await?;
+    let canned = |client| stage.messages(stage.token.clone(), client, CONVERSATION.to_owned(), plan.messages);
+    let (done, elapsed) = stage.run_all(None, canned).await?;
     let canned = Messages::of(done, elapsed);
 
     let table = serve_table(&stage.folder.path().join("chat.db"))?;
@@ -375,8 +380,8 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Figures, ChatError> {
     let open = |client: u32| {
         let token = stage.token.clone();
         let event = move |n: u32| {
-            let other = format!("user-{client}-{n}");
-            let body = json!({ "type": "private", "members": ["bench", other], "metadata": { "title": "考勤 🕘" } });
+            let members = [case::USER.to_owned(), person(client, n)];
+            let body = json!({ "type": "private", "members": members, "metadata": { "title": "考勤 🕘" } });
             event(&token, "POST", "/v1/conversations", Some(&body))
         };
         Task { event: Box::new(event), answer: r#""statusCode":201"#, times: each }
@@ -384,10 +389,13 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Figures, ChatError> {
     stage.run_all(Some(table), open).await?;
     let mut lists = vec![(0, stage.list(table).await?)];
 
-    let conversations = stage.conversations(table).await?;
     let few = (plan.messages / 10).max(1);
-    let own = |client: u32| conversations.get(client as usize).cloned().unwrap_or_default();
-    let (done, elapsed) = stage.run_all(Some(table), |client| stage.messages(client, own(client), few)).await?;
+    let senders = try_join_all((0..CLIENTS).map(|client| stage.sender(table, client))).await?;
+    let sending = |client: u32| {
+        let (token, conversation) = senders.get(client as usize).cloned().unwrap_or_default();
+        stage.messages(token, client, conversation, few)
+    };
+    let (done, elapsed) = stage.run_all(Some(table), sending).await?;
     let stored = Messages::of(done, elapsed);
     lists.push((few * CLIENTS, stage.list(table).await?));
     Ok(Figures { canned, stored, lists })
@@ -408,12 +416,13 @@ impl Stage {
         })
     }
 
-    /// The ids of some conversations, read from the table itself.
-    async fn conversations(&self, table: SocketAddr) -> Result<Vec<String>, ChatError> {
-        let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    /// The token of a client's own person, and their conversation, read from the table itself.
+    async fn sender(&self, table: SocketAddr, client: u32) -> Result<(String, String), ChatError> {
+        let token = case::access_token(&self.keys, &person(client, 0)).await?;
+        let http: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
         let query = json!({
-            "TableName": "chat", "KeyConditionExpression": "pk = :user", "Limit": CLIENTS,
-            "ExpressionAttributeValues": { ":user": { "S": "USER#bench#bench" } },
+            "TableName": "chat", "KeyConditionExpression": "pk = :user", "Limit": 1,
+            "ExpressionAttributeValues": { ":user": { "S": format!("USER#bench#{}", person(client, 0)) } },
         });
         let request = Request::post(format!("http://{table}/"))
             .header("x-amz-target", "DynamoDB_20120810.Query")
@@ -422,12 +431,11 @@ impl Stage {
             .header("x-amz-date", "20260101T000000Z")
             .body(Full::from(query.to_string()))
             .map_err(io::Error::other)?;
-        let answer = client.request(request).await.map_err(io::Error::other)?;
+        let answer = http.request(request).await.map_err(io::Error::other)?;
         let answer = answer.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
         let answer: Value = serde_json::from_slice(&answer)?;
-        let items = answer.get("Items").and_then(Value::as_array).into_iter().flatten();
-        let ids = items.filter_map(|item| item.pointer("/conversation_id/S")?.as_str().map(str::to_owned));
-        Ok(ids.collect())
+        let conversation = answer.pointer("/Items/0/conversation_id/S").and_then(Value::as_str).unwrap_or_default();
+        Ok((token, conversation.to_owned()))
     }
 }
 

@@ -76,7 +76,7 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Report, BenchError> {
     let signing_key = Environment::signing_key_file_in(folder.path());
     SigningKeyFiles::create_if_missing(&signing_key)?;
     let signer = AccessTokens::new(Box::new(SigningKeyFiles::read(&[signing_key])?), None);
-    let token = case::access_token(&signer).await?;
+    let token = case::access_token(&signer, case::USER).await?;
     let mut cases = Vec::new();
     for name in [HELLO.1].into_iter().chain(names.iter().map(String::as_str)) {
         cases.push((name, Case::of(name, &token)?));

@@ -7,9 +7,10 @@ mod store;
 
 pub use conversation::{
     Channel, Conversation, ConversationKind, METADATA_BYTES, MessageStatus, NewConversation, Preview, Progress,
+    Standing,
 };
 pub use fault::ChatFault;
 pub use message::{Draft, Message, Payload, Priority, TEXT_BYTES};
 pub use store::{
-    Committed, ConversationStore, Created, FileCatalog, Joined, Memberships, MessageStore, REPLAYED, ReadMark,
+    Committed, ConversationStore, Created, FileCatalog, Joined, Memberships, MessageStore, REPLAYED, ReadMark, Recent,
 };

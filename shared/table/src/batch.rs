@@ -8,7 +8,7 @@ use crate::Table;
 use crate::item::{self, Item, await_turn, fault};
 
 /// The most that one call takes.
-const BATCH: usize = 100;
+pub(crate) const BATCH: usize = 100;
 
 /// How often what a call left out is asked for again.
 const TRIES: u32 = 5;
@@ -16,15 +16,34 @@ const TRIES: u32 = 5;
 impl Table {
     /// The items of these keys that are there, in no order, with everything that was written before. Batches are read side by side.
     pub(crate) async fn batch_get(&self, keys: Vec<Item>, operation: &'static str) -> Result<Vec<Item>, PortFault> {
-        let batches = keys.chunks(BATCH).map(|keys| self.one_batch(keys.to_vec(), operation));
-        Ok(try_join_all(batches).await?.concat())
+        self.batch_get_part(keys, None, operation).await
     }
 
-    async fn one_batch(&self, mut keys: Vec<Item>, operation: &'static str) -> Result<Vec<Item>, PortFault> {
+    /// The same of some attributes only.
+    pub(crate) async fn batch_get_part(
+        &self,
+        keys: Vec<Item>,
+        projection: Option<&str>,
+        operation: &'static str,
+    ) -> Result<Vec<Item>, PortFault> {
+        let batches = keys.chunks(BATCH).map(|keys| self.one_batch(keys.to_vec(), projection, operation));
+        Ok(try_join_all(batches).await?.into_iter().flatten().collect())
+    }
+
+    async fn one_batch(
+        &self,
+        mut keys: Vec<Item>,
+        projection: Option<&str>,
+        operation: &'static str,
+    ) -> Result<Vec<Item>, PortFault> {
         let mut items = Vec::with_capacity(keys.len());
         for turn in 0..TRIES {
             await_turn(turn).await;
-            let request = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build();
+            let request = KeysAndAttributes::builder()
+                .set_keys(Some(keys))
+                .set_projection_expression(projection.map(str::to_owned))
+                .consistent_read(true)
+                .build();
             let request = request.map_err(|cause| item::broken(operation, &cause))?;
             let answer = self.client.batch_get_item().request_items(&self.name, request).send().await;
             let answer = answer.map_err(fault(operation))?;

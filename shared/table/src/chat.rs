@@ -1,5 +1,6 @@
 //! Conversations, who is in them, and how far each has read.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
@@ -8,7 +9,8 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, builders::PutBuilder,
 };
 use domain::chat::{
-    Conversation, ConversationKind, ConversationStore, Created, Joined, Memberships, Progress, ReadMark,
+    Conversation, ConversationKind, ConversationStore, Created, Joined, Memberships, Progress, ReadMark, Recent,
+    Standing,
 };
 use domain::fault::PortFault;
 use domain::id::{ChannelName, ConversationId, TenantId, UserId};
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::Table;
+use crate::batch::BATCH;
 use crate::channel::{CHANNEL, mark_key};
 use crate::item::{self, Cancelled, Item, TURNS, await_turn, cancelled, fault, number, text};
 
@@ -38,6 +41,31 @@ struct Membership {
     read_seq: u64,
     #[serde(with = "time::serde::rfc3339")]
     joined_at: OffsetDateTime,
+}
+
+/// What of a conversation says where it stands.
+#[derive(Debug, Deserialize)]
+struct Activity {
+    conversation_id: ConversationId,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    last_message: Option<LastSaid>,
+}
+
+#[derive(Debug, Deserialize)]
+struct LastSaid {
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+}
+
+impl Activity {
+    fn standing(self) -> Standing {
+        (Reverse(self.last_message.map_or(self.created_at, |last| last.created_at)), self.conversation_id)
+    }
+}
+
+fn meta_key(conversation_id: &ConversationId) -> Item {
+    item::key(conversation_pk(conversation_id), "META".to_owned())
 }
 
 pub(crate) fn conversation_pk(conversation_id: &ConversationId) -> String {
@@ -117,17 +145,23 @@ impl ConversationStore for Table {
         Err(PortFault::Conflict { operation: OPERATION })
     }
 
-    async fn joined(&self, tenant_id: &TenantId, user_id: &UserId) -> Result<Vec<Joined>, PortFault> {
-        const OPERATION: &str = "BatchGetItem conversations";
-        let mut marks = self.memberships(tenant_id, user_id).await?;
-        let keys = marks.keys().map(|id| item::key(conversation_pk(id), "META".to_owned())).collect();
-        let mut joined = Vec::with_capacity(marks.len());
-        for found in self.batch_get(keys, OPERATION).await? {
-            let conversation: Conversation = item::parse(found)?;
-            let marked = marks.remove(&conversation.conversation_id).unwrap_or_default();
-            joined.push(Joined { conversation, marked });
+    /// One batch is read as it is. Of more, only where each stands is read, and then the page.
+    async fn recent(
+        &self,
+        tenant_id: &TenantId,
+        user_id: &UserId,
+        skip: usize,
+        take: usize,
+    ) -> Result<Recent, PortFault> {
+        let marks = self.memberships(tenant_id, user_id).await?;
+        if marks.len() <= BATCH {
+            return Ok(Recent::of(self.joined(marks.keys(), &marks).await?, skip, take));
         }
-        Ok(joined)
+        let mut standings = self.standings(marks.keys()).await?;
+        standings.sort_unstable();
+        let page = standings.iter().skip(skip).take(take).map(|(_, id)| id);
+        let page = Recent::of(self.joined(page, &marks).await?, 0, take).page;
+        Ok(Recent { page, total: standings.len() })
     }
 
     async fn progress(&self, conversation: &Conversation) -> Result<Progress, PortFault> {
@@ -215,6 +249,26 @@ impl Table {
         };
         let at = (user_pk(&conversation.tenant_id, user_id), conversation_pk(&conversation.conversation_id));
         item::item_at("membership", at.0, at.1, &membership)
+    }
+
+    async fn joined(
+        &self,
+        ids: impl Iterator<Item = &ConversationId>,
+        marks: &BTreeMap<ConversationId, u64>,
+    ) -> Result<Vec<Joined>, PortFault> {
+        let found = self.batch_get(ids.map(meta_key).collect(), "BatchGetItem conversations").await?;
+        let joined = found.into_iter().map(|found| {
+            let conversation: Conversation = item::parse(found)?;
+            let marked = marks.get(&conversation.conversation_id).copied().unwrap_or_default();
+            Ok(Joined { conversation, marked })
+        });
+        joined.collect()
+    }
+
+    async fn standings(&self, ids: impl Iterator<Item = &ConversationId>) -> Result<Vec<Standing>, PortFault> {
+        const PART: &str = "conversation_id, created_at, last_message.created_at";
+        let found = self.batch_get_part(ids.map(meta_key).collect(), Some(PART), "BatchGetItem standings").await?;
+        found.into_iter().map(|found| Ok(item::parse::<Activity>(found)?.standing())).collect()
     }
 
     /// Which conversations somebody is in, and how far they say they have read each.

@@ -80,11 +80,51 @@ async fn many(store: &dyn ConversationStore) {
 }
 
 async fn joined(store: &dyn ConversationStore, tenant_id: &TenantId, user: &str) -> Vec<u32> {
-    let joined = store.joined(tenant_id, &user_id(user)).await.unwrap();
+    let mut ids = Vec::new();
+    loop {
+        let (page, total) = recent(store, tenant_id, user, ids.len(), 100).await;
+        ids.extend(page);
+        if ids.len() >= total {
+            ids.sort_unstable();
+            return ids;
+        }
+    }
+}
+
+async fn recent(
+    store: &dyn ConversationStore,
+    tenant_id: &TenantId,
+    user: &str,
+    skip: usize,
+    take: usize,
+) -> (Vec<u32>, usize) {
+    let recent = store.recent(tenant_id, &user_id(user), skip, take).await.unwrap();
     let number = |id: &str| u32::from_str_radix(&id[24..], 16).unwrap();
-    let mut ids: Vec<u32> = joined.iter().map(|it| number(it.conversation.conversation_id.as_str())).collect();
-    ids.sort_unstable();
-    ids
+    (recent.page.iter().map(|it| number(it.conversation.conversation_id.as_str())).collect(), recent.total)
+}
+
+/// Where something was said last stands first, in a short list and in a long one, and pages follow one another.
+async fn standings(conversations: &dyn ConversationStore, store: &dyn MessageStore) {
+    let tenant = sample::tenant_id();
+    for (user, first, count) in [("hal", 2_000, 7), ("ida", 3_000, 205)] {
+        let own: Vec<Conversation> =
+            (first..first + count).map(|n| conversation(n, &[user, "joe", &format!("user-{n}")])).collect();
+        for some in own.chunks(10) {
+            let created = join_all(some.iter().map(|it| conversations.create(it))).await;
+            created.into_iter().for_each(|created| drop(created.unwrap()));
+        }
+        let spoken: Vec<u32> = [5, 0, 3].map(|n| first + n).to_vec();
+        for (n, spoken) in spoken.iter().rev().enumerate() {
+            let said = draft(&own[(spoken - first) as usize], "joe", first + n as u32, "hi");
+            store.commit(&said, NOW + time::Duration::seconds(n as i64 + 1)).await.unwrap();
+        }
+        let silent = (first..first + count).filter(|n| !spoken.contains(n));
+        let expected: Vec<u32> = spoken.iter().copied().chain(silent).collect();
+        for (skip, take) in [(0, 2), (0, 100), (2, 3), (count as usize - 1, 100), (count as usize, 1), (9_999, 1)] {
+            let part: Vec<u32> = expected.iter().copied().skip(skip).take(take).collect();
+            assert_eq!(recent(conversations, &tenant, user, skip, take).await, (part, count as usize), "{user} {skip}");
+        }
+    }
 }
 
 /// Messages: numbered from 1 without a gap, each once however often it is sent, by members only. Every store of `stores` is a process of
@@ -126,6 +166,7 @@ pub async fn messages(conversations: &dyn ConversationStore, stores: &[&dyn Mess
 
     taking_turns(conversations, stores).await;
     pages(conversations, store).await;
+    standings(conversations, store).await;
     one_message_from_many(conversations, stores).await;
 }
 
@@ -226,8 +267,9 @@ pub async fn reading(conversations: &dyn ConversationStore, store: &dyn MessageS
     assert!(racing.iter().any(|mark| mark.as_ref().unwrap().marked == 20));
 
     let marked = async |user: &str| {
-        let joined = conversations.joined(&group.tenant_id, &user_id(user)).await.unwrap();
-        (joined[0].marked, joined[0].conversation.unread(&user_id(user), joined[0].marked))
+        let recent = conversations.recent(&group.tenant_id, &user_id(user), 0, 1).await.unwrap();
+        let first = &recent.page[0];
+        (first.marked, first.conversation.unread(&user_id(user), first.marked))
     };
     assert_eq!([marked("ann").await, marked("bob").await, marked("cy").await], [(0, 0), (20, 0), (0, 5)]);
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 use async_trait::async_trait;
 use domain::chat::{
     ChatFault, Committed, Conversation, ConversationKind, ConversationStore, Created, Draft, FileCatalog, Joined,
-    Memberships, Message, MessageStore, Progress, ReadMark,
+    Memberships, Message, MessageStore, Progress, ReadMark, Recent,
 };
 use domain::fault::PortFault;
 use domain::id::{ChatMessageId, ConversationId, FileId, TenantId, UserId};
@@ -75,12 +75,19 @@ impl ConversationStore for MemoryChat {
         Ok(Created::New)
     }
 
-    async fn joined(&self, tenant_id: &TenantId, user_id: &UserId) -> Result<Vec<Joined>, PortFault> {
-        let chats = self.open("joined")?;
+    async fn recent(
+        &self,
+        tenant_id: &TenantId,
+        user_id: &UserId,
+        skip: usize,
+        take: usize,
+    ) -> Result<Recent, PortFault> {
+        let chats = self.open("recent")?;
         let own = chats.conversations.values();
         let own = own.filter(|it| it.tenant_id == *tenant_id && it.members.contains(user_id));
         let marked = |it: &Conversation| chats.marks.get(&(it.conversation_id.clone(), user_id.clone())).copied();
-        Ok(own.map(|it| Joined { marked: marked(it).unwrap_or_default(), conversation: it.clone() }).collect())
+        let all = own.map(|it| Joined { marked: marked(it).unwrap_or_default(), conversation: it.clone() });
+        Ok(Recent::of(all.collect(), skip, take))
     }
 
     async fn progress(&self, conversation: &Conversation) -> Result<Progress, PortFault> {

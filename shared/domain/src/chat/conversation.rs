@@ -1,5 +1,6 @@
 //! A conversation: who takes part, where it leads, and how far its messages have come.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,9 @@ pub struct Preview {
     pub created_at: OffsetDateTime,
 }
 
+/// The place in a list: the latest stands first, and of two at the same time always the same one.
+pub type Standing = (Reverse<OffsetDateTime>, ConversationId);
+
 /// What a new conversation is asked to be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewConversation {
@@ -146,10 +150,11 @@ impl Conversation {
         if found.members.contains(user_id) { Ok(found) } else { Err(ChatFault::NotAMember) }
     }
 
-    /// When it was last said anything in.
+    /// Where it stands in the lists of its members: by when anything was last said in it.
     #[must_use]
-    pub fn active_at(&self) -> OffsetDateTime {
-        self.last_message.as_ref().map_or(self.created_at, |last| last.created_at)
+    pub fn standing(&self) -> Standing {
+        let at = self.last_message.as_ref().map_or(self.created_at, |last| last.created_at);
+        (Reverse(at), self.conversation_id.clone())
     }
 
     /// Lets the conversation end with this message.
@@ -350,7 +355,7 @@ mod tests {
         let id = ConversationId::from(uuid::Uuid::nil());
         let now = datetime!(2026-11-25 09:00 UTC);
         let mut conversation = new.open(id, TenantId::parse("acme").unwrap(), user("ann"), now);
-        assert_eq!(conversation.active_at(), now);
+        assert_eq!(conversation.standing().0, Reverse(now));
         conversation.seq = 5;
         conversation.sent = BTreeMap::from([(user("ann"), 4)]);
         assert_eq!([conversation.unread(&user("ann"), 0), conversation.unread(&user("ann"), 5)], [1, 0]);

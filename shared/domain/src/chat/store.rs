@@ -32,6 +32,24 @@ pub struct Joined {
     pub marked: u64,
 }
 
+/// A part of somebody's conversations.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recent {
+    pub page: Vec<Joined>,
+    /// How many there are in all.
+    pub total: usize,
+}
+
+impl Recent {
+    /// What is asked for of all that there are.
+    #[must_use]
+    pub fn of(mut all: Vec<Joined>, skip: usize, take: usize) -> Self {
+        all.sort_by_cached_key(|it| it.conversation.standing());
+        let total = all.len();
+        Self { page: all.into_iter().skip(skip).take(take).collect(), total }
+    }
+}
+
 /// How far somebody has read, after they said so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadMark {
@@ -47,8 +65,14 @@ pub trait ConversationStore: Memberships {
     /// which. A group is kept once for each call.
     async fn create(&self, conversation: &Conversation) -> Result<Created, PortFault>;
 
-    /// Every conversation that somebody is in, in no order.
-    async fn joined(&self, tenant_id: &TenantId, user_id: &UserId) -> Result<Vec<Joined>, PortFault>;
+    /// The conversations that somebody is in, by their [`Standing`](super::Standing): `take` of them after `skip`, at most a hundred.
+    async fn recent(
+        &self,
+        tenant_id: &TenantId,
+        user_id: &UserId,
+        skip: usize,
+        take: usize,
+    ) -> Result<Recent, PortFault>;
 
     /// How far each member has read and was reached.
     async fn progress(&self, conversation: &Conversation) -> Result<Progress, PortFault>;
