@@ -88,6 +88,8 @@ impl Api {
         let mut pause = Duration::from_millis(300);
         for attempt in 1.. {
             let outcome = self.attempt(method.clone(), path, body).await;
+            // Those who met must not meet again.
+            let some_of_it = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
             let wait = match &outcome {
                 Ok((StatusCode::UNAUTHORIZED, ..)) if attempt < TRIES => {
                     *self.token.lock().await = None;
@@ -96,8 +98,8 @@ impl Api {
                 Ok((StatusCode::TOO_MANY_REQUESTS, _, Some(secs))) if attempt < TRIES && *secs <= LONGEST_WAIT_SECS => {
                     Duration::from_secs(*secs)
                 }
-                Ok((status, ..)) if attempt < TRIES && status.is_server_error() => pause,
-                Err(CliFault::Storage { .. }) if attempt < TRIES => pause,
+                Ok((status, ..)) if attempt < TRIES && status.is_server_error() => some_of_it,
+                Err(CliFault::Storage { .. }) if attempt < TRIES => some_of_it,
                 _ => {
                     let (status, answer, _) = outcome?;
                     if status.is_success() || expected.contains(&status) {
