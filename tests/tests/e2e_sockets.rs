@@ -279,11 +279,13 @@ fn processes(bundle: &Bundle, names: &[&str]) -> Vec<i32> {
     found
 }
 
+/// How many messages are sent, unless `SKYLARK_MESSAGES` says otherwise.
 const MESSAGES: usize = 2_000;
-const SENDERS: usize = 20;
+const SENDERS: usize = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_thousand_messages_among_killed_functions_and_bells_that_double_and_overtake() {
+async fn a_hundred_senders_among_killed_functions_and_bells_that_double_and_overtake() {
+    let messages = lambda_kit::env::process("SKYLARK_MESSAGES").map_or(MESSAGES, |count| count.parse().unwrap());
     let bundle = Bundle::start();
     let names: Vec<String> = (0..SENDERS).map(|n| format!("s{n}")).collect();
     let mut senders = Vec::new();
@@ -294,7 +296,7 @@ async fn two_thousand_messages_among_killed_functions_and_bells_that_double_and_
     let conversation = senders[0].converse(&others).await;
     let readers: Vec<_> = senders[..3]
         .iter()
-        .map(|person| tokio::spawn(Reader::new(person.clone(), &conversation).read(MESSAGES)))
+        .map(|person| tokio::spawn(Reader::new(person.clone(), &conversation).read(messages)))
         .collect();
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -304,7 +306,8 @@ async fn two_thousand_messages_among_killed_functions_and_bells_that_double_and_
         while !stop.load(Ordering::SeqCst) {
             round += 1;
             // Bells for what was, and what is yet to come.
-            for seq in [round, round * 37 % 2_000, 2_000 - round % 2_000] {
+            let all = messages as u64;
+            for seq in [round % all + 1, round * 37 % all + 1, all - round % all] {
                 let bell =
                     PushJob::Drain { conversation_id: ConversationId::parse(conversation.as_str()).unwrap(), seq };
                 let request = queue.send_message().queue_url(bundle.setting("/queues/PushQueue"));
@@ -326,7 +329,7 @@ async fn two_thousand_messages_among_killed_functions_and_bells_that_double_and_
         join_all(senders.iter().enumerate().map(|(n, sender)| {
             let conversation = &conversation;
             async move {
-                for m in 0..MESSAGES / SENDERS {
+                for m in 0..messages / SENDERS {
                     sender.say(conversation, &format!("{n}·{m} 🙂")).await;
                 }
             }
@@ -340,7 +343,7 @@ async fn two_thousand_messages_among_killed_functions_and_bells_that_double_and_
     let readers: Vec<Reader> = readers.into_iter().map(Result::unwrap).collect();
 
     let mut stored = Vec::new();
-    while stored.len() < MESSAGES {
+    while stored.len() < messages {
         let path = format!("/v1/conversations/{conversation}/messages?limit=100&after_seq={}", stored.len());
         let (status, page) = senders[0].call(Method::GET, &path, None).await;
         assert_eq!(status, 200, "{page}");
@@ -349,7 +352,7 @@ async fn two_thousand_messages_among_killed_functions_and_bells_that_double_and_
         stored.extend(texts);
     }
     let distinct: BTreeSet<&String> = stored.iter().collect();
-    assert_eq!((stored.len(), distinct.len()), (MESSAGES, MESSAGES), "each was stored once");
+    assert_eq!((stored.len(), distinct.len()), (messages, messages), "each was stored once");
     for reader in &readers {
         assert!(reader.shown == stored, "{} saw all in the order in which they are stored", reader.person.user);
     }
