@@ -9,8 +9,8 @@ use domain::channel::{
     InboundFault, Incoming, Links as _, PROBE, TRIPS_AFTER,
 };
 use domain::chat::{
-    Channel, Conversation, ConversationKind, ConversationStore as _, Draft, Message, MessageStore as _,
-    NewConversation, Payload, Priority,
+    Channel, Conversation, ConversationKind, ConversationStore as _, Draft, Message, MessageStatus, MessageStore as _,
+    NewConversation, Payload, Priority, Progress,
 };
 use domain::clock::Clock as _;
 use domain::id::{ChannelName, ChatMessageId, ConversationId, MessageId, TenantId, UserId};
@@ -193,6 +193,14 @@ async fn what_a_receiver_refuses_is_kept_and_holds_up_nothing() {
     assert_eq!((world.lark.refused(), world.lark.taken()), (vec![1], vec![2]));
     let told: Vec<(String, u64)> = statuses(&world.push).into_iter().map(|(_, _, status, seq)| (status, seq)).collect();
     assert_eq!(told, [("failed".to_owned(), 1), ("delivered".to_owned(), 2)]);
+    let said = world.chat.range(&conversation_id(), 0, 10).await.unwrap();
+    let mut progress = Progress::default();
+    progress
+        .channels
+        .insert(name("lark"), world.channels.mark(&conversation_id(), &name("lark")).await.unwrap().unwrap());
+    assert_eq!([0, 1].map(|n| progress.status(&said[n])), [MessageStatus::Failed, MessageStatus::Delivered]);
+    progress.delivered.insert(user("bob"), 1);
+    assert_eq!(progress.status(&said[0]), MessageStatus::Delivered, "it has reached somebody by another way");
 }
 
 #[tokio::test]

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
 use domain::chat::{
     ChatFault, Committed, Conversation, Draft, Memberships as _, Message, MessageStore, Preview, REPLAYED,
 };
 use domain::fault::PortFault;
-use domain::id::ConversationId;
+use domain::id::{ChannelName, ConversationId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -218,6 +218,21 @@ impl MessageStore for TableMessages {
             }
         }
         Err(PortFault::Conflict { operation: OPERATION }.into())
+    }
+
+    async fn refuse(&self, conversation_id: &ConversationId, seq: u64, channel: &ChannelName) -> Result<(), PortFault> {
+        let request = self
+            .table
+            .client
+            .update_item()
+            .table_name(&self.table.name)
+            .key("pk", text(conversation_pk(conversation_id)))
+            .key("sk", text(message_sk(seq)))
+            .update_expression("ADD refused :channel")
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_values(":channel", AttributeValue::Ss(vec![channel.to_string()]));
+        request.send().await.map_err(fault("UpdateItem message"))?;
+        Ok(())
     }
 
     async fn range(

@@ -207,6 +207,14 @@ async fn pages(conversations: &dyn ConversationStore, store: &dyn MessageStore) 
     assert_eq!(store.range_back(id, 10, 100).await.unwrap(), back(0, 9));
     assert_eq!(store.range_back(id, 1, 100).await.unwrap(), []);
 
+    let names = ["erp", "lark"].map(|name| ChannelName::parse(name).unwrap());
+    for name in [&names[0], &names[1], &names[0]] {
+        store.refuse(id, 7, name).await.unwrap();
+    }
+    all[6].refused = names.into();
+    assert_eq!(store.range(id, 0, 100).await.unwrap(), all);
+    assert!(store.refuse(id, 13, &ChannelName::parse("erp").unwrap()).await.is_err(), "there is no such message");
+
     // More than one answer of a store holds.
     let large = conversation(4, &["ann", "eli"]);
     conversations.create(&large).await.unwrap();

@@ -10,7 +10,7 @@ use domain::chat::{
     Memberships, Message, MessageStore, Progress, ReadMark, Recent,
 };
 use domain::fault::PortFault;
-use domain::id::{ChatMessageId, ConversationId, FileId, TenantId, UserId};
+use domain::id::{ChannelName, ChatMessageId, ConversationId, FileId, TenantId, UserId};
 use time::OffsetDateTime;
 
 use crate::memory::unavailable;
@@ -128,6 +128,16 @@ impl MessageStore for MemoryChat {
         chats.drafts.insert(name, (draft.digest.clone(), message.seq));
         chats.messages.entry(draft.conversation_id.clone()).or_default().push(message.clone());
         Ok(Committed::New(Box::new(message)))
+    }
+
+    async fn refuse(&self, conversation_id: &ConversationId, seq: u64, channel: &ChannelName) -> Result<(), PortFault> {
+        let mut chats = self.open("refuse")?;
+        let messages = chats.messages.get_mut(conversation_id);
+        match messages.and_then(|messages| messages.iter_mut().find(|message| message.seq == seq)) {
+            Some(message) => drop(message.refused.insert(channel.clone())),
+            None => return Err(PortFault::Conflict { operation: "refuse" }),
+        }
+        Ok(())
     }
 
     async fn range(

@@ -72,6 +72,7 @@ impl MemoryRoom {
                 from: user_id(from),
                 payload: Payload::Text { text: text.to_owned() },
                 channels: BTreeSet::new(),
+                refused: BTreeSet::new(),
                 priority: Priority::Normal,
                 created_at: now,
             }))

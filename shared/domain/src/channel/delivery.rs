@@ -210,6 +210,7 @@ impl Deliveries {
             }
             Err(refusal @ OutletFault::Refused(_)) => {
                 self.refused.keep(message, &drain.channel.name, &refusal).await?;
+                self.messages.refuse(&message.conversation_id, message.seq, &drain.channel.name).await?;
                 self.tell(drain, [message.from.clone()].into(), "failed", message.seq).await;
             }
             Err(fault) => {

@@ -212,6 +212,8 @@ fn excerpt(text: &str) -> String {
 pub enum MessageStatus {
     /// It is stored.
     Accepted,
+    /// A channel will never take it, and it has not reached anybody else.
+    Failed,
     /// A socket or a channel took it.
     Delivered,
     /// Somebody it was sent to has read up to it.
@@ -223,6 +225,7 @@ impl MessageStatus {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
+            Self::Failed => "failed",
             Self::Delivered => "delivered",
             Self::Read => "read",
         }
@@ -257,10 +260,10 @@ impl Progress {
     pub fn status(&self, message: &Message) -> MessageStatus {
         let others = self.delivered.keys().chain(self.read.keys()).filter(|user| **user != message.from);
         let inside = others.map(|user| self.for_member(message.seq, user));
-        let marks = message.channels.iter().filter_map(|name| self.channels.get(name));
-        let outside = marks.map(|mark| match message.seq {
-            seq if seq <= mark.read => MessageStatus::Read,
-            seq if seq <= mark.sent => MessageStatus::Delivered,
+        let outside = message.channels.iter().map(|name| match self.channels.get(name).copied().unwrap_or_default() {
+            _ if message.refused.contains(name) => MessageStatus::Failed,
+            mark if message.seq <= mark.read => MessageStatus::Read,
+            mark if message.seq <= mark.sent => MessageStatus::Delivered,
             _ => MessageStatus::Accepted,
         });
         inside.chain(outside).max().unwrap_or(MessageStatus::Accepted)

@@ -43,6 +43,9 @@ pub struct Message {
     pub payload: Payload,
     /// The channels that it is to leave by, each of them the conversation's.
     pub channels: BTreeSet<ChannelName>,
+    /// Those of them that will never take it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub refused: BTreeSet<ChannelName>,
     pub priority: Priority,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -103,6 +106,7 @@ impl Draft {
             from: self.from.clone(),
             payload: self.payload.clone(),
             channels: self.ways_out(conversation)?,
+            refused: BTreeSet::new(),
             priority: self.priority,
             created_at: now,
         })

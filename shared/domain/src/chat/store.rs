@@ -5,7 +5,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{ChatFault, Conversation, Draft, Message, Progress};
 use crate::fault::PortFault;
-use crate::id::{ConversationId, FileId, TenantId, UserId};
+use crate::id::{ChannelName, ConversationId, FileId, TenantId, UserId};
 
 /// How long a `message_id` is remembered: somebody who was offline for a weekend sends again what may have arrived.
 pub const REPLAYED: Duration = Duration::days(7);
@@ -96,6 +96,9 @@ pub trait MessageStore: Send + Sync {
     /// Gives the draft the next place of its conversation. Durable when it returns, and then all places before it are taken, too. The
     /// same draft again, within [`REPLAYED`], is told its place and changes nothing.
     async fn commit(&self, draft: &Draft, now: OffsetDateTime) -> Result<Committed, ChatFault>;
+
+    /// Notes that a channel will never take the message in this place. Called twice, the second call changes nothing.
+    async fn refuse(&self, conversation_id: &ConversationId, seq: u64, channel: &ChannelName) -> Result<(), PortFault>;
 
     /// Messages after `after_seq`, oldest first, without a gap, with everything that was committed before the call: at most `limit`,
     /// and fewer where they are large, but at least one if there is one.
