@@ -37,7 +37,7 @@ struct Arguments {
 enum Benchmark {
     /// CPU time to verify, decrypt and parse one card click
     Callback,
-    /// What a message costs function and table, and how long a list of a thousand conversations takes
+    /// What a message costs function and table, how long a list of a thousand conversations takes, and all that `sockets` measures
     Chat {
         /// Where the release binary lies already; without it it is built
         #[arg(long)]
@@ -109,7 +109,10 @@ async fn main() -> ExitCode {
             None => Err("the click is not accepted".to_owned()),
         },
         Benchmark::Chat { binaries, messages } => match chat::measure(&chat::Plan { binaries, messages }).await {
-            Ok(figures) => Ok((figures.to_string(), figures.holds())),
+            Ok(figures) => {
+                let sockets = sockets::measure().await;
+                Ok((format!("{figures}\n\n{sockets}"), figures.holds() && sockets.holds()))
+            }
             Err(error) => Err(domain::fault::chain(&error)),
         },
         Benchmark::Cost { messages_per_minute, recipients } => {

@@ -78,9 +78,7 @@ impl Environment {
             ("COMPACT_QUEUE_URL", queue("compact.fifo")),
             ("FILES_TABLE", "files".to_owned()),
             ("FILES_BUCKET", "files".to_owned()),
-            ("CHAT_TABLE", "chat".to_owned()),
             ("MERGE_QUEUE_URL", queue("merge.fifo")),
-            ("PUSH_QUEUE_URL", queue("push.fifo")),
             ("SIGNING_KEY", key("bench-signing", Self::signing_key_file_in(&self.folder))),
             ("PUBLIC_URL", PUBLIC_URL.to_owned()),
             // What takes the place of AWS.
