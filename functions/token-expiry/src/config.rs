@@ -7,6 +7,8 @@ use lambda_kit::env::{EnvError, required};
 pub(crate) struct Config {
     /// Apps, sessions, tokens and the inbox.
     pub(crate) lark_table: String,
+    /// Connectors, whose secrets are sealed with the same keys.
+    pub(crate) chat_table: String,
     /// Where the bell is.
     pub(crate) work_queue_url: String,
     /// What seals tokens and opens app secrets.
@@ -19,6 +21,7 @@ impl Config {
     pub(crate) fn from_env(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, EnvError> {
         Ok(Self {
             lark_table: required(lookup, "LARK_TABLE")?,
+            chat_table: required(lookup, "CHAT_TABLE")?,
             work_queue_url: required(lookup, "WORK_QUEUE_URL")?,
             vault_key: required(lookup, "VAULT_KEY")?,
             lark_base_url: lookup("LARK_BASE_URL"),

@@ -5,11 +5,12 @@ use std::time::Duration as Pause;
 
 use domain::app::{App, AppFault, AppStatus, AppStore};
 use domain::authorize::VendorFault;
+use domain::channel::{Connector, ConnectorKind, ConnectorStore};
 use domain::fault::{Fault, PortFault, Remedy, chain};
 use domain::id::{AppId, OpenId};
 use domain::inbox::{self, OpenEntries};
 use domain::job::Bookmarks;
-use domain::seal::{SealContext, SealFault};
+use domain::seal::{SealContext, SealFault, Sealed};
 use domain::session::{Outcome, SessionStore};
 use domain::user_tokens::{Tended, TokenFault, UserTokens};
 use domain::work::WorkQueue;
@@ -32,6 +33,9 @@ const PER_RUN: usize = 800;
 /// When a run begins nothing new, well inside the function's time-out. What is left is due in the next run.
 const RUN: Duration = Duration::seconds(35);
 
+/// Who changes a record that is sealed anew.
+const BY_ROTATION: &str = "key rotation";
+
 /// What a schedule asks for, as its `Input` in the template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(tag = "job", rename_all = "snake_case")]
@@ -50,17 +54,23 @@ pub(crate) struct Jobs {
     sessions: Arc<dyn SessionStore>,
     inbox: Arc<dyn OpenEntries>,
     bookmarks: Arc<dyn Bookmarks>,
+    connectors: Arc<dyn ConnectorStore>,
     work: Arc<dyn WorkQueue>,
     tokens: UserTokens,
 }
 
 impl Jobs {
-    pub(crate) fn new<T>(table: Arc<T>, work: Arc<dyn WorkQueue>, tokens: UserTokens) -> Self
+    pub(crate) fn new<T>(
+        table: Arc<T>,
+        connectors: Arc<dyn ConnectorStore>,
+        work: Arc<dyn WorkQueue>,
+        tokens: UserTokens,
+    ) -> Self
     where
         T: AppStore + SessionStore + OpenEntries + Bookmarks + 'static,
     {
         let (apps, sessions, inbox) = (table.clone(), table.clone(), table.clone());
-        Self { apps, sessions, inbox, bookmarks: table, work, tokens }
+        Self { apps, sessions, inbox, bookmarks: table, connectors, work, tokens }
     }
 
     /// Runs one job. Run twice, or twice at once, the second run finds nothing to do.
@@ -171,9 +181,12 @@ impl Jobs {
         Ok(())
     }
 
-    /// Proves the credentials of every enabled app, and seals what an earlier key sealed anew. A failure fails the job, which raises its
-    /// alarm.
+    /// Proves the credentials of every enabled app, and seals what an earlier key sealed anew, connectors' secrets too. A failure fails
+    /// the job, which raises its alarm.
     async fn check_apps(&self, now: OffsetDateTime) -> Result<(), JobFault> {
+        for connector in self.connectors.list(None).await? {
+            self.rewrap_connector(&connector, now).await?;
+        }
         let mut failed = None;
         for app in self.apps.list().await? {
             self.rewrap(&app, now).await?;
@@ -196,23 +209,44 @@ impl Jobs {
 
 impl Jobs {
     async fn rewrap(&self, app: &App, now: OffsetDateTime) -> Result<(), JobFault> {
-        match self.tokens.sealer.rewrap(SealContext::App(&app.app_id), &app.secrets).await {
-            Ok(None) => Ok(()),
-            Ok(Some(secrets)) => {
-                let (version, updated_by) = (app.version + 1, "key rotation".to_owned());
-                let app = App { secrets, version, updated_at: now, updated_by, ..app.clone() };
-                match self.apps.put(&app).await {
-                    Ok(()) => tracing::info!(lark.app_id = %app.app_id, "Sealed anew"),
-                    // Somebody changed it, and sealed it anew by that.
-                    Err(PortFault::Conflict { .. }) => {}
-                    Err(fault) => return Err(fault.into()),
-                }
-                Ok(())
-            }
-            // Using the app says so, in the check that follows.
-            Err(SealFault::Damaged) => Ok(()),
+        let Some(secrets) = self.sealed_anew(SealContext::App(&app.app_id), &app.secrets).await? else { return Ok(()) };
+        let (version, updated_by) = (app.version + 1, BY_ROTATION.to_owned());
+        let app = App { secrets, version, updated_at: now, updated_by, ..app.clone() };
+        if kept(self.apps.put(&app).await)? {
+            tracing::info!(lark.app_id = %app.app_id, "Sealed anew");
+        }
+        Ok(())
+    }
+
+    async fn rewrap_connector(&self, connector: &Connector, now: OffsetDateTime) -> Result<(), JobFault> {
+        let ConnectorKind::Webhook { url, secret } = &connector.connects else { return Ok(()) };
+        let place = SealContext::Connector { tenant_id: &connector.tenant_id, channel: &connector.name };
+        let Some(secret) = self.sealed_anew(place, secret).await? else { return Ok(()) };
+        let connects = ConnectorKind::Webhook { url: url.clone(), secret };
+        let (version, updated_by) = (connector.version + 1, BY_ROTATION.to_owned());
+        let connector = Connector { connects, version, updated_at: now, updated_by, ..connector.clone() };
+        if kept(self.connectors.put(&connector).await)? {
+            tracing::info!(tenant.id = %connector.tenant_id, channel.name = %connector.name, "Sealed anew");
+        }
+        Ok(())
+    }
+
+    /// The secret under the key that seals now, if it is under another. A damaged one is found out by whoever uses it.
+    async fn sealed_anew(&self, place: SealContext<'_>, sealed: &Sealed) -> Result<Option<Sealed>, JobFault> {
+        match self.tokens.sealer.rewrap(place, sealed).await {
+            Ok(anew) => Ok(anew),
+            Err(SealFault::Damaged) => Ok(None),
             Err(SealFault::KeyService(fault)) => Err(fault.into()),
         }
+    }
+}
+
+/// Whether a record was replaced. If not, somebody changed it, and sealed it anew by that.
+fn kept(put: Result<(), PortFault>) -> Result<bool, PortFault> {
+    match put {
+        Ok(()) => Ok(true),
+        Err(PortFault::Conflict { .. }) => Ok(false),
+        Err(fault) => Err(fault),
     }
 }
 
@@ -281,9 +315,13 @@ mod tests {
     use domain::app::AppSecrets;
     use domain::clock::Clock as _;
     use domain::inbox::{Inbox as _, RING_AGAIN};
+    use domain::seal::Sealer as _;
     use domain::session::{SESSION_LIFE, SessionStatus};
+    use testkit::contract_channels;
     use testkit::sample::{self, NOW};
-    use testkit::{CountingIds, EarlierSealer, ManualClock, MemoryQueue, MemoryTable, MemoryVendor, PlainSealer};
+    use testkit::{
+        CountingIds, EarlierSealer, ManualClock, MemoryChannels, MemoryQueue, MemoryTable, MemoryVendor, PlainSealer,
+    };
 
     use super::*;
 
@@ -292,6 +330,7 @@ mod tests {
         queue: Arc<MemoryQueue>,
         vendor: Arc<MemoryVendor>,
         clock: Arc<ManualClock>,
+        connectors: Arc<MemoryChannels>,
         jobs: Jobs,
     }
 
@@ -302,8 +341,9 @@ mod tests {
         AppStore::put(table.as_ref(), &sample::openable_app("cli_a").await).await.unwrap();
         let ids = Arc::new(CountingIds::default());
         let tokens = UserTokens::new(table.clone(), sealer, vendor.clone(), clock.clone(), ids);
-        let jobs = Jobs::new(table.clone(), queue.clone(), tokens);
-        World { table, queue, vendor, clock, jobs }
+        let connectors = Arc::<MemoryChannels>::default();
+        let jobs = Jobs::new(table.clone(), connectors.clone(), queue.clone(), tokens);
+        World { table, queue, vendor, clock, connectors, jobs }
     }
 
     impl World {
@@ -392,6 +432,27 @@ mod tests {
         let app = world.table.list().await.unwrap().remove(0);
         assert_eq!((app.version, app.updated_by.as_str()), (3, "key rotation"));
         AppSecrets::open(&app.app_id, &app.secrets, &PlainSealer).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connector_that_an_earlier_key_sealed_is_sealed_anew_once() {
+        let world = world().await;
+        let mut connector = contract_channels::connector("erp");
+        let place = SealContext::Connector { tenant_id: &connector.tenant_id, channel: &connector.name };
+        let secret = EarlierSealer.seal(place, &b"whsec".to_vec().into()).await.unwrap();
+        let url = "https://erp.example/hook".parse().unwrap();
+        connector.connects = ConnectorKind::Webhook { url, secret };
+        for connector in [connector.clone(), contract_channels::connector("lark")] {
+            world.connectors.put(&connector).await.unwrap();
+        }
+        world.jobs.run(Job::CheckApps).await.unwrap();
+        world.jobs.run(Job::CheckApps).await.unwrap();
+        let kept = world.connectors.list(None).await.unwrap();
+        let changes: Vec<(u64, &str)> = kept.iter().map(|it| (it.version, it.updated_by.as_str())).collect();
+        assert_eq!(changes, [(2, "key rotation"), (1, "ann")]);
+        let ConnectorKind::Webhook { secret, .. } = &kept[0].connects else { panic!("{:?}", kept[0]) };
+        let place = SealContext::Connector { tenant_id: &connector.tenant_id, channel: &connector.name };
+        assert_eq!(PlainSealer.open(place, secret).await.unwrap().as_slice(), b"whsec");
     }
 
     #[test]
