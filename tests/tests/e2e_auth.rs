@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use base64::Engine as _;
@@ -14,7 +15,7 @@ use lambda_kit::clock;
 use reqwest::{Client, Response};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
-use skylark_tests::bundle::Bundle;
+use skylark_tests::bundle::{Bundle, workspace};
 use skylark_tests::description;
 use time::Duration;
 use vault::{AccessTokens, SigningKeyFiles};
@@ -213,6 +214,23 @@ async fn the_metadata_is_all_that_a_client_needs() {
     let wait: u32 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=61).contains(&wait));
     assert_eq!(response.json::<Value>().await.unwrap()["error"], "rate_limited");
+}
+
+/// Authlib, which knows nothing of us, given the issuer and its credentials.
+#[tokio::test]
+async fn a_library_that_knows_the_standards_needs_the_metadata_alone() {
+    let requirements = workspace().join(".ci/requirements-oauth.txt");
+    let Some(python) = testkit::python(&requirements, Path::new(env!("CARGO_TARGET_TMPDIR"))) else { return };
+    let bundle = Bundle::start();
+    let account = Account::add(&bundle, "ann", &NO_LIMIT);
+    let mut command = Command::new(python);
+    command.arg(workspace().join("tests/peers/oauth_client.py"));
+    command.args([bundle.setting("/http"), &account.id, &account.secret, "chat"]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let by = |method: &str| json!({ "method": method, "sub": "ann", "scope": "chat", "active": true, "ended": false });
+    assert_eq!(shown, json!([by("client_secret_basic"), by("client_secret_post")]));
 }
 
 #[tokio::test]

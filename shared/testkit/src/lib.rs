@@ -24,6 +24,7 @@ mod memory_lake;
 mod memory_sockets;
 mod memory_tokens;
 mod memory_uploads;
+mod python;
 pub mod sample;
 mod vendor;
 
@@ -35,4 +36,5 @@ pub use memory_chat::MemoryChat;
 pub use memory_lake::{MemoryGate, MemoryIntakes, MemorySources};
 pub use memory_sockets::{MemoryPushQueue, MemoryRoom, MemorySockets};
 pub use memory_uploads::{LostAnswer, MemoryBucket, MemoryMergeQueue, MemoryUploads};
+pub use python::python;
 pub use vendor::MemoryVendor;

@@ -1,6 +1,4 @@
 //! What others make of the tables: the `deltalake` wheel, Polars and DuckDB beside it, and a reader of the protocol in sixty lines of Python.
-//!
-//! They are installed into a folder of the target once. Without a package registry the judges cannot come; CI says that they must.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,29 +16,9 @@ const TABLE: Kind = Kind::Messages;
 const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.ci/requirements-lake.txt");
 const JUDGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/judge.py");
 
-/// Set where the judges must come.
-const REQUIRED: &str = "SKYLARK_JUDGES";
-
 /// A Python that has them; `None` if they cannot be installed here.
 fn python() -> Option<PathBuf> {
-    let requirements = std::fs::read_to_string(REQUIREMENTS).unwrap();
-    let name: String = requirements.chars().filter(char::is_ascii_alphanumeric).collect();
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("judges-{name}"));
-    let (python, complete) = (venv.join("bin/python"), venv.join("complete"));
-    let lock = std::fs::File::create(venv.with_extension("lock")).unwrap();
-    lock.lock().unwrap();
-    if !complete.exists() {
-        let made = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv).status();
-        let pip =
-            || Command::new(&python).args(["-m", "pip", "install", "--quiet", "--requirement", REQUIREMENTS]).status();
-        if !made.is_ok_and(|status| status.success()) || !pip().is_ok_and(|status| status.success()) {
-            assert!(std::env::var_os(REQUIRED).is_none(), "{REQUIRED} is set and they cannot be installed");
-            println!("skipped: the packages of {REQUIREMENTS} cannot be installed here");
-            return None;
-        }
-        std::fs::write(complete, "").unwrap();
-    }
-    Some(python)
+    testkit::python(Path::new(REQUIREMENTS), Path::new(env!("CARGO_TARGET_TMPDIR")))
 }
 
 /// What each judge sees: `{"<judge>": {"<version>": {"rows", "files", "ids"}}}`.
