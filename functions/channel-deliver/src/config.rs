@@ -9,6 +9,8 @@ pub(crate) struct Config {
     pub(crate) chat_table: String,
     /// Lark apps and their tokens.
     pub(crate) lark_table: String,
+    /// What is known of files that messages name.
+    pub(crate) files_table: String,
     /// Where the bells are.
     pub(crate) channel_queue_url: String,
     /// Where statuses are told.
@@ -26,6 +28,7 @@ impl Config {
         Ok(Self {
             chat_table: required(lookup, "CHAT_TABLE")?,
             lark_table: required(lookup, "LARK_TABLE")?,
+            files_table: required(lookup, "FILES_TABLE")?,
             channel_queue_url: required(lookup, "CHANNEL_QUEUE_URL")?,
             push_queue_url: required(lookup, "PUSH_QUEUE_URL")?,
             parked_queue_url: required(lookup, "PARKED_QUEUE_URL")?,

@@ -15,7 +15,9 @@ use domain::fault::{Fault, PortFault, Refusal, Remedy};
 use domain::id::ChannelName;
 use domain::push::PushQueue;
 use domain::seal::Sealer;
+use domain::upload::file::FileStore;
 use domain::work::ParkedQueue;
+use lambda_kit::clock::SystemClock;
 use lambda_kit::parking;
 use lark::outlet::LarkOutlet;
 use lark::vendor::LarkVendor;
@@ -41,11 +43,11 @@ pub(crate) fn lark<S: AppStore + 'static>(
 pub(crate) fn deliveries<T>(
     chat: Arc<T>,
     messages: Arc<dyn MessageStore>,
+    files: Arc<dyn FileStore>,
     [lark, webhook]: [Arc<dyn Outlet>; 2],
     parked: Arc<dyn ParkedQueue>,
     bells: Arc<dyn ChannelQueue>,
     push: Arc<dyn PushQueue>,
-    clock: Arc<dyn Clock>,
 ) -> Deliveries
 where
     T: Memberships + ConnectorStore + ChannelMarks + Links + 'static,
@@ -53,6 +55,7 @@ where
     Deliveries {
         conversations: chat.clone(),
         messages,
+        files,
         connectors: chat.clone(),
         marks: chat.clone(),
         links: chat,
@@ -61,7 +64,7 @@ where
         refused: Arc::new(Parking(parked)),
         bells,
         push,
-        clock,
+        clock: Arc::new(SystemClock),
     }
 }
 

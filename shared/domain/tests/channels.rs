@@ -15,13 +15,19 @@ use domain::chat::{
 use domain::clock::Clock as _;
 use domain::id::{ChannelName, ChatMessageId, ConversationId, MessageId, TenantId, UserId};
 use domain::push::{Audience, PushJob};
+use domain::upload::file::{Keeping, StoredFile};
+use domain::upload::{Status, Upload, UploadStore as _};
 use serde_json::json;
 use testkit::contract_channels::connector;
-use testkit::{ManualClock, MemoryBells, MemoryChannels, MemoryChat, MemoryOutlet, MemoryPushQueue, Receiver, sample};
+use testkit::{
+    ManualClock, MemoryBells, MemoryChannels, MemoryChat, MemoryOutlet, MemoryPushQueue, MemoryUploads, Receiver,
+    sample,
+};
 use time::Duration;
 
 struct World {
     chat: Arc<MemoryChat>,
+    files: Arc<MemoryUploads>,
     channels: Arc<MemoryChannels>,
     lark: Arc<MemoryOutlet>,
     webhook: Arc<MemoryOutlet>,
@@ -52,7 +58,7 @@ fn hash(text: &str) -> String {
 
 /// Ann, Bob and 小明 talk; the conversation leads into a chat of Lark's, and to a webhook.
 async fn world() -> World {
-    let chat = Arc::new(MemoryChat::default());
+    let (chat, files) = (Arc::<MemoryChat>::default(), Arc::<MemoryUploads>::default());
     let channels = Arc::new(MemoryChannels::default());
     let [lark, webhook] = [(); 2].map(|()| Arc::new(MemoryOutlet::default()));
     let (bells, push, clock) =
@@ -74,6 +80,7 @@ async fn world() -> World {
     let deliveries = Deliveries {
         conversations: chat.clone(),
         messages: chat.clone(),
+        files: files.clone(),
         connectors: channels.clone(),
         marks: channels.clone(),
         links: channels.clone(),
@@ -93,11 +100,15 @@ async fn world() -> World {
         push: push.clone(),
         hash,
     };
-    World { chat, channels, lark, webhook, bells, push, clock, deliveries, inbound }
+    World { chat, files, channels, lark, webhook, bells, push, clock, deliveries, inbound }
 }
 
 impl World {
     async fn say(&self, text: &str, channels: Option<&[&str]>) {
+        self.put(Payload::Text { text: text.to_owned() }, channels).await;
+    }
+
+    async fn put(&self, payload: Payload, channels: Option<&[&str]>) {
         static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
         let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let draft = Draft {
@@ -105,10 +116,10 @@ impl World {
             conversation_id: conversation_id(),
             message_id: ChatMessageId::parse(format!("00000000-0000-4000-a000-{n:012x}")).unwrap(),
             from: user("ann"),
-            payload: Payload::Text { text: text.to_owned() },
+            digest: format!("{payload:?}"),
+            payload,
             channels: channels.map(|names| names.iter().map(|it| name(it)).collect()),
             priority: Priority::Normal,
-            digest: text.to_owned(),
         };
         self.chat.commit(&draft, self.clock.now()).await.unwrap();
     }
@@ -179,6 +190,26 @@ async fn a_crash_after_the_receiver_took_it_sends_it_again_under_the_same_name()
     world.lark.turn(Receiver::Takes);
     world.ring("lark").await.unwrap();
     assert_eq!((world.lark.tried(), world.lark.taken()), (2, vec![1]), "the receiver knows it by its id");
+}
+
+#[tokio::test]
+async fn of_a_file_the_receiver_is_told_what_it_is() {
+    let world = world().await;
+    for (n, place) in [(1, conversation_id()), (2, sample::conversation_id(9))] {
+        let upload = Upload { conversation_id: place.clone(), ..sample::upload(n) };
+        world.files.open(&upload, None).await.unwrap();
+        let merging = upload.moved(Status::Merging, sample::NOW);
+        world.files.change(&merging).await.unwrap();
+        let file = StoredFile { conversation_id: place, content_id: format!("{n}"), ..sample::file(n) };
+        let done = merging.moved(Status::Completed, sample::NOW);
+        world.files.complete(&done, &file, Keeping::First).await.unwrap();
+    }
+    for n in 1..=3 {
+        world.put(Payload::File { file_id: sample::file_id(n) }, None).await;
+    }
+    world.ring("lark").await.unwrap();
+    assert_eq!(world.lark.taken(), [1, 2, 3]);
+    assert_eq!(world.lark.files(), ["周报 📄.pdf"], "neither another conversation's nor one that is gone");
 }
 
 #[tokio::test]

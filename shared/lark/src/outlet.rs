@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use domain::app::AppDirectory;
 use domain::authorize::VendorFault;
 use domain::channel::{ConnectorKind, Outlet, OutletFault, Parcel, Receipt};
-use domain::chat::{Message, Payload};
+use domain::chat::Payload;
 use domain::clock::Clock;
 use domain::id::MessageId;
 
@@ -45,7 +45,7 @@ impl Outlet for LarkOutlet {
         // Whoever manages the apps can mend it; until then messages wait.
         let app = self.apps.enabled(app_id, self.clock.now()).await.map_err(|fault| OutletFault::Down(fault.into()))?;
         let client = &self.vendor.client(&app).map_err(|fault| OutletFault::Down(fault.into()))?;
-        let (message, receiver) = (&OutgoingMessage::text(&text(parcel.message)), receiver(parcel.address));
+        let (message, receiver) = (&OutgoingMessage::text(&text(&parcel)), receiver(parcel.address));
         // The vendor knows the id for an hour.
         let key = parcel.message.message_id.as_str();
         let sent = self.vendor.as_tenant(&app, tenant_key.as_deref(), PATIENCE, async |token, deadline| {
@@ -71,17 +71,38 @@ fn receiver(address: &str) -> Receiver<'_> {
     }
 }
 
-/// The bot says it, so that who wrote it has to be said too.
-fn text(message: &Message) -> String {
-    match &message.payload {
-        Payload::Text { text } => format!("{}: {text}", message.from),
-        Payload::File { file_id } => format!("{}: 📎 {file_id}", message.from),
+/// The bot says it, so that who wrote it has to be said too. Of a file it says what a list would show: its bytes are for members.
+fn text(parcel: &Parcel<'_>) -> String {
+    let from = &parcel.message.from;
+    match (&parcel.message.payload, parcel.file) {
+        (Payload::Text { text }, _) => format!("{from}: {text}"),
+        (Payload::File { .. }, Some(file)) => format!("{from}: 📎 {} ({})", file.filename, size(file.file_size)),
+        (Payload::File { file_id }, None) => format!("{from}: 📎 {file_id}"),
+    }
+}
+
+/// In decimal units, as the vendor's client shows sizes.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} KB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_is_said_in_the_unit_that_fits() {
+        for (bytes, said) in
+            [(0, "0 B"), (999, "999 B"), (1_000, "1.0 KB"), (12_345_678, "12.3 MB"), (2_147_483_648, "2.1 GB")]
+        {
+            assert_eq!(size(bytes), said);
+        }
+    }
 
     #[test]
     fn an_address_says_what_it_is() {

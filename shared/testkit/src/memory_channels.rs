@@ -179,6 +179,7 @@ pub struct MemoryOutlet {
     pub does: Mutex<Receiver>,
     taken: Mutex<Vec<Message>>,
     refused: Mutex<Vec<Message>>,
+    files: Mutex<Vec<String>>,
     tried: Mutex<u32>,
 }
 
@@ -192,6 +193,11 @@ impl MemoryOutlet {
 
     pub fn refused(&self) -> Vec<u64> {
         self.refused.lock().unwrap().iter().map(|message| message.seq).collect()
+    }
+
+    /// The names of the files that it took.
+    pub fn files(&self) -> Vec<String> {
+        self.files.lock().unwrap().clone()
     }
 
     /// How often it was tried.
@@ -211,6 +217,7 @@ impl Outlet for MemoryOutlet {
         let does = *self.does.lock().unwrap();
         if matches!(does, Receiver::Takes | Receiver::AnswersNobody) {
             self.taken.lock().unwrap().push(parcel.message.clone());
+            self.files.lock().unwrap().extend(parcel.file.map(|file| file.filename.clone()));
         }
         match does {
             Receiver::Takes => {

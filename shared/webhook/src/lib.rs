@@ -73,13 +73,19 @@ impl Outlet for WebhookOutlet {
 fn body(parcel: &Parcel<'_>) -> Value {
     let message = parcel.message;
     let created_at = message.created_at.format(&Rfc3339).ok();
+    let file = parcel.file.map(|file| {
+        json!({
+            "filename": file.filename, "file_size": file.file_size, "mime_type": file.mime_type,
+            "checksum_crc64nvme": file.checksum_crc64nvme,
+        })
+    });
     json!({
         "type": "message.created",
         "timestamp": created_at,
         "data": {
             "channel": parcel.connector.name, "address": parcel.address, "conversation_id": message.conversation_id,
             "message_id": message.message_id, "seq": message.seq, "from": message.from, "payload": message.payload,
-            "priority": message.priority, "created_at": created_at,
+            "file": file, "priority": message.priority, "created_at": created_at,
         },
     })
 }

@@ -56,6 +56,7 @@ const CALLS: &[(&str, &[(&str, &str)])] = &[
         "ChannelDeliverFunction",
         &[
             ("dynamodb:GetItem", "ChatTable"),
+            ("dynamodb:GetItem", "FilesTable"),
             ("dynamodb:GetItem", "LarkTable"),
             ("dynamodb:PutItem", "ChatTable"),
             ("dynamodb:PutItem", "LarkTable"),

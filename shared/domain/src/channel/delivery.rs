@@ -11,11 +11,12 @@ use super::{
     Admission, Breaker, ChannelBell, ChannelMarks, ChannelQueue, Connector, ConnectorKind, ConnectorStore, Link, Links,
     Outside, TOLD_OF,
 };
-use crate::chat::{Channel, Conversation, Memberships, Message, MessageStore};
+use crate::chat::{Channel, Conversation, Memberships, Message, MessageStore, Payload};
 use crate::clock::Clock;
 use crate::fault::{Fault, PortFault, Remedy, chain};
 use crate::id::{AppId, ChannelName, MessageId, UserId};
 use crate::push::{Audience, Frame, PushJob, PushQueue};
+use crate::upload::file::{FileStore, StoredFile};
 
 /// How many messages are read at once.
 const BATCH: u32 = 50;
@@ -30,6 +31,8 @@ pub struct Parcel<'a> {
     /// Whom to reach, in the connector's own words.
     pub address: &'a str,
     pub message: &'a Message,
+    /// The file that the message names, if it is still there.
+    pub file: Option<&'a StoredFile>,
 }
 
 /// What the receiver calls it, where it is asked or told about it later.
@@ -83,6 +86,7 @@ pub trait Refused: Send + Sync {
 pub struct Deliveries {
     pub conversations: Arc<dyn Memberships>,
     pub messages: Arc<dyn MessageStore>,
+    pub files: Arc<dyn FileStore>,
     pub connectors: Arc<dyn ConnectorStore>,
     pub marks: Arc<dyn ChannelMarks>,
     pub links: Arc<dyn Links>,
@@ -197,7 +201,12 @@ impl Deliveries {
             ConnectorKind::Lark { .. } => &self.lark,
             ConnectorKind::Webhook { .. } => &self.webhook,
         };
-        let parcel = Parcel { connector: &drain.connector, address: &drain.channel.address, message };
+        let file = match &message.payload {
+            Payload::File { file_id } => self.files.file(file_id).await?,
+            Payload::Text { .. } => None,
+        };
+        let file = file.as_ref().filter(|file| file.conversation_id == message.conversation_id);
+        let parcel = Parcel { connector: &drain.connector, address: &drain.channel.address, message, file };
         match outlet.send(parcel).await {
             Ok(receipt) => {
                 if let Some((app_id, message_id)) = receipt.outside {
