@@ -205,13 +205,15 @@ pub struct Reader {
     /// Every text, in the order in which it was shown.
     pub shown: Vec<String>,
     pub connections: u32,
+    /// How often it missed so much that it had to read the history.
+    pub resyncs: u32,
 }
 
 impl Reader {
     #[must_use]
     pub fn new(person: Person, conversation: &str) -> Self {
         let last = BTreeMap::from([(conversation.to_owned(), 0)]);
-        Self { person, last, shown: Vec::new(), connections: 0 }
+        Self { person, last, shown: Vec::new(), connections: 0, resyncs: 0 }
     }
 
     /// Reads until `count` messages were shown.
@@ -226,27 +228,42 @@ impl Reader {
             while self.shown.len() < count {
                 // A client whose hello was not heard comes back by a new connection.
                 let Ok(Some(frame)) = timeout(Duration::from_secs(20), socket.next()).await else { break };
-                self.take(&frame);
+                self.take(&frame).await;
             }
         }
         self
     }
 
-    fn take(&mut self, frame: &Value) {
+    async fn take(&mut self, frame: &Value) {
         let data = &frame["data"];
         let (Some(id), Some(seq)) = (data["conversation_id"].as_str(), data["seq"].as_u64()) else { return };
         match frame["type"].as_str() {
-            Some("message.created") => {
-                let last = self.last.get_mut(id).unwrap();
-                if seq <= *last {
-                    return;
-                }
-                assert_eq!(seq, *last + 1, "{} sees no gap", self.person.user);
-                *last = seq;
-                self.shown.push(data["payload"]["text"].as_str().unwrap().to_owned());
+            Some("message.created") => self.show(id, seq, data),
+            Some("resync_required") => {
+                self.resyncs += 1;
+                self.read_history(id, seq).await;
             }
-            Some("resync_required") => panic!("nobody here misses so much: {frame}"),
             _ => {}
+        }
+    }
+
+    fn show(&mut self, id: &str, seq: u64, message: &Value) {
+        let last = self.last.get_mut(id).unwrap();
+        if seq > *last {
+            assert_eq!(seq, *last + 1, "{} sees no gap", self.person.user);
+            *last = seq;
+            self.shown.push(message["payload"]["text"].as_str().unwrap().to_owned());
+        }
+    }
+
+    /// Who missed too much reads the history up to there; live frames go on after it.
+    async fn read_history(&mut self, id: &str, until: u64) {
+        while self.last[id] < until {
+            let path = format!("/v1/conversations/{id}/messages?limit=100&after_seq={}", self.last[id]);
+            let (status, page) = self.person.call(Method::GET, &path, None).await;
+            for message in page["messages"].as_array().into_iter().flatten().filter(|_| status == 200) {
+                self.show(id, message["seq"].as_u64().unwrap(), message);
+            }
         }
     }
 }

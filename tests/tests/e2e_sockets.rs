@@ -357,5 +357,6 @@ async fn a_hundred_senders_among_killed_functions_and_bells_that_double_and_over
         assert!(reader.shown == stored, "{} saw all in the order in which they are stored", reader.person.user);
     }
     let connections: u32 = readers.iter().map(|reader| reader.connections).sum();
-    println!("{rounds} rounds of chaos, {connections} connections of 3 readers");
+    let resyncs: u32 = readers.iter().map(|reader| reader.resyncs).sum();
+    println!("{rounds} rounds of chaos, {connections} connections of 3 readers, who read the history {resyncs} times");
 }
