@@ -132,7 +132,8 @@ impl Appender {
             return Ok(sorted.others);
         }
 
-        let mut converter = Converter::new(Options::default());
+        let bytes = sorted.lines.iter().map(|(line, _)| line.bytes.len()).sum();
+        let mut converter = Converter::new(Options::default()).expecting(bytes);
         let mut counts = Counts { lines_in: intakes.len() as u64, ..Counts::default() };
         let mut aside = Vec::new();
         for ((line, standing), body) in sorted.lines.iter().zip(&bodies) {

@@ -172,7 +172,7 @@ impl<'a> Importer<'a> {
         received_at: OffsetDateTime,
         batch: &batch::Batch<'_>,
     ) -> Result<Converted, ArrowError> {
-        let mut converter = Converter::new(Options::default());
+        let mut converter = Converter::new(Options::default()).expecting(batch.bytes.len());
         for (number, line) in batch.lines() {
             converter.push(&self.line(object, received_at, number, line));
         }

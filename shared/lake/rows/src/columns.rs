@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::builder::{Int64Builder, StringBuilder, TimestampMicrosecondBuilder};
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{Array as _, ArrayRef, RecordBatch};
 use arrow_schema::ArrowError;
 use domain::lake::Kind;
 
@@ -56,10 +56,12 @@ impl Row {
         self.put_text_with(column, |text| text.push_str(value));
     }
 
-    pub(crate) fn put_text_with(&mut self, column: usize, write: impl FnOnce(&mut String)) {
+    /// Puts what `write` appends to the text that it is given; returns what that returns.
+    pub(crate) fn put_text_with<T>(&mut self, column: usize, write: impl FnOnce(&mut String) -> T) -> T {
         let start = self.text.len();
-        write(&mut self.text);
+        let written = write(&mut self.text);
         self.put(column, Value::Text(start..self.text.len()));
+        written
     }
 
     pub(crate) fn null(&mut self) {
@@ -161,6 +163,30 @@ impl Columns {
         }
         self.rows += 1;
         self.text_bytes += row.text.len();
+    }
+
+    /// Makes room for so many times what is there, and a little more.
+    pub(crate) fn reserve(&mut self, times: f64) {
+        let more = |now: usize| (now as f64 * times * 1.1) as usize;
+        for builder in &mut self.builders {
+            match builder {
+                Builder::Text(builder) => {
+                    let rows = builder.finish();
+                    *builder = StringBuilder::with_capacity(more(rows.len()), more(rows.value_data().len()));
+                    rows.iter().for_each(|text| builder.append_option(text));
+                }
+                Builder::Integer(builder) => {
+                    let rows = builder.finish();
+                    *builder = Int64Builder::with_capacity(more(rows.len()));
+                    rows.iter().for_each(|integer| builder.append_option(integer));
+                }
+                Builder::Instant(builder) => {
+                    let rows = builder.finish();
+                    *builder = TimestampMicrosecondBuilder::with_capacity(more(rows.len()));
+                    rows.iter().for_each(|instant| builder.append_option(instant));
+                }
+            }
+        }
     }
 
     /// Whether the row at `at` has the key.

@@ -9,6 +9,8 @@ use arrow_schema::ArrowError;
 use arrow_select::filter::filter_record_batch;
 use domain::lake::source::Mapping;
 use domain::lake::{Counts, Kind, Partition};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use time::OffsetDateTime;
 
 use crate::columns::{Columns, Row};
@@ -112,7 +114,7 @@ impl Converted {
 /// Turns lines into rows. Of two messages with one `msg_id` the one that was received first stays; of two contacts with one `username` the
 /// one that was received last.
 pub fn convert<'a>(lines: &[Line<'a>], options: &Options) -> Result<Converted, ArrowError> {
-    let mut converter = Converter::new(*options);
+    let mut converter = Converter::new(*options).expecting(lines.iter().map(|line| line.bytes.len()).sum());
     if lines.is_sorted_by_key(|line| line.received_at) {
         lines.iter().for_each(|line| converter.push(line));
     } else {
@@ -148,8 +150,15 @@ pub struct Converter {
     chunks: Vec<Chunk>,
     /// The chunk of each day that takes rows now.
     open: HashMap<(Kind, Partition), usize>,
-    known: Known,
+    /// The chunk that took the last row: mostly it takes the next one, too.
+    last: usize,
+    hasher: RandomState,
+    /// Where each key is: the key itself is in the columns.
+    known: HashTable<At>,
     row: Row,
+    /// The bytes of all lines that are to come, if that is known, and of those that came.
+    expected_bytes: usize,
+    seen_bytes: usize,
     lines_in: u64,
     duplicates: u64,
     quarantined: Vec<Quarantined>,
@@ -167,6 +176,9 @@ struct Chunk {
 /// A chunk that holds so much text takes no more: the offsets of a column have 31 bits.
 const CHUNK_BYTES: usize = 512 * 1024 * 1024;
 
+/// After so many rows a chunk guesses how large it will be.
+const SAMPLE_ROWS: usize = 64;
+
 impl Converter {
     #[must_use]
     pub fn new(options: Options) -> Self {
@@ -174,12 +186,23 @@ impl Converter {
             options,
             chunks: Vec::new(),
             open: HashMap::new(),
-            known: Known::default(),
+            last: 0,
+            hasher: RandomState::new(),
+            known: HashTable::new(),
             row: Row::default(),
+            expected_bytes: 0,
+            seen_bytes: 0,
             lines_in: 0,
             duplicates: 0,
             quarantined: Vec::new(),
         }
+    }
+
+    /// Tells of how many bytes of lines there will be, so that columns need not grow.
+    #[must_use]
+    pub fn expecting(mut self, bytes: usize) -> Self {
+        self.expected_bytes = bytes;
+        self
     }
 
     /// About what the rows hold in memory.
@@ -190,6 +213,7 @@ impl Converter {
 
     pub fn push(&mut self, line: &Line<'_>) {
         self.lines_in += 1;
+        self.seen_bytes += line.bytes.len();
         if let Err(refusal) = event::read(line, &self.options, &mut self.row).and_then(|place| self.take(place)) {
             self.quarantined.push(Quarantined::of(line, refusal));
         }
@@ -197,41 +221,50 @@ impl Converter {
 
     /// Takes the row that was read, unless it is known.
     fn take(&mut self, place: event::Place) -> Result<(), Refusal> {
-        let chunks = &mut self.chunks;
-        let holds = |at: At| chunks.get(at.chunk).is_some_and(|chunk| chunk.is(place.table, at.row, self.row.key()));
-        let slot = match self.known.find(self.row.key(), holds) {
-            Ok(at) => {
+        self.last = self.chunk_for(place);
+        let (chunks, key) = (&mut self.chunks, self.row.key());
+        let new = At {
+            hash: self.hasher.hash_one(key),
+            chunk: self.last,
+            row: chunks.get(self.last).map_or(0, |chunk| chunk.columns.rows()),
+        };
+        let holds = |at: &At| chunks.get(at.chunk).is_some_and(|chunk| chunk.is(place.table, at.row, key));
+        match self.known.entry(new.hash, holds, |at| at.hash) {
+            Entry::Vacant(free) => _ = free.insert(new),
+            Entry::Occupied(mut known) => {
+                let at = *known.get();
                 let chunk = chunks.get_mut(at.chunk);
-                match (place.table, chunk) {
-                    (Kind::Messages, Some(chunk)) if !chunk.columns.says(at.row, &self.row) => {
-                        let detail = format!("another message has the id `{}` and says something else", self.row.key());
-                        return Err(Refusal::new(Reason::Conflict, detail));
-                    }
-                    (Kind::Contacts, Some(chunk)) => chunk.superseded.push(at.row),
-                    _ => {}
+                if place.table == Kind::Messages && chunk.as_ref().is_some_and(|it| !it.columns.says(at.row, &self.row))
+                {
+                    let detail = format!("another message has the id `{key}` and says something else");
+                    return Err(Refusal::new(Reason::Conflict, detail));
                 }
                 self.duplicates += 1;
                 if place.table == Kind::Messages {
                     return Ok(());
                 }
-                at.slot
+                *known.get_mut() = new;
+                chunk.into_iter().for_each(|chunk| chunk.superseded.push(at.row));
             }
-            Err(slot) => slot,
-        };
-        let chunk = self.chunk_for(place);
-        if let Some(open) = self.chunks.get_mut(chunk) {
-            self.known.put(slot, chunk, open.columns.rows());
-            open.columns.append(&self.row);
+        }
+        if let Some(Chunk { columns, .. }) = chunks.get_mut(new.chunk) {
+            columns.append(&self.row);
+            if columns.rows() == SAMPLE_ROWS && self.seen_bytes < self.expected_bytes {
+                columns.reserve(self.expected_bytes as f64 / self.seen_bytes as f64);
+            }
         }
         Ok(())
     }
 
     fn chunk_for(&mut self, place: event::Place) -> usize {
         let day = (place.table, place.partition);
-        if let Some(at) = self.open.get(&day)
-            && self.chunks.get(*at).is_some_and(|chunk| chunk.columns.text_bytes() < CHUNK_BYTES)
-        {
-            return *at;
+        let takes = |at: &usize| {
+            let chunk = self.chunks.get(*at).filter(|chunk| (chunk.table, chunk.partition) == day);
+            chunk.is_some_and(|chunk| chunk.columns.text_bytes() < CHUNK_BYTES)
+        };
+        let last = Some(self.last).filter(takes);
+        if let Some(at) = last.or_else(|| self.open.get(&day).copied().filter(takes)) {
+            return at;
         }
         let columns = Columns::new(place.table);
         self.chunks.push(Chunk { table: place.table, partition: place.partition, columns, superseded: Vec::new() });
@@ -265,37 +298,11 @@ impl Chunk {
     }
 }
 
-/// Where each key is, found by its hash: the key itself is in the columns.
-#[derive(Debug, Default)]
-struct Known {
-    hasher: RandomState,
-    places: HashMap<u64, (usize, usize)>,
-}
-
-/// A known row.
+/// A row that is known by its key.
 #[derive(Debug, Clone, Copy)]
 struct At {
-    slot: u64,
+    /// The key's.
+    hash: u64,
     chunk: usize,
     row: usize,
-}
-
-impl Known {
-    /// The row that `holds` the key, or the free slot where it would be looked for.
-    fn find(&self, key: &str, holds: impl Fn(At) -> bool) -> Result<At, u64> {
-        let mut slot = self.hasher.hash_one(key);
-        while let Some((chunk, row)) = self.places.get(&slot) {
-            let at = At { slot, chunk: *chunk, row: *row };
-            if holds(at) {
-                return Ok(at);
-            }
-            // Another key has this hash, or this one names something else in the other table.
-            slot = slot.wrapping_add(1);
-        }
-        Err(slot)
-    }
-
-    fn put(&mut self, slot: u64, chunk: usize, row: usize) {
-        self.places.insert(slot, (chunk, row));
-    }
 }

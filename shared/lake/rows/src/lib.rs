@@ -14,6 +14,7 @@ mod message;
 mod object;
 mod pointer;
 mod quarantine;
+mod scan;
 mod schema;
 mod stats;
 mod value;

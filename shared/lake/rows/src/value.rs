@@ -1,7 +1,5 @@
 //! JSON values that waver: what a column takes from each.
 
-use std::fmt::{self, Write as _};
-
 use memchr::{memchr, memchr_iter};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -121,18 +119,14 @@ pub(crate) fn instant(value: Option<&RawValue>) -> Option<OffsetDateTime> {
 pub(crate) fn instant_of(number: i64) -> Option<OffsetDateTime> {
     const SECONDS: std::ops::Range<i64> = 0..100_000_000_000;
     const MILLISECONDS: std::ops::Range<i64> = 100_000_000_000..100_000_000_000_000;
-    let nanos = match number {
-        _ if SECONDS.contains(&number) => i128::from(number) * 1_000_000_000,
-        _ if MILLISECONDS.contains(&number) => i128::from(number) * 1_000_000,
-        _ => i128::from(number) * 1_000,
+    let in_a_second = match number {
+        _ if SECONDS.contains(&number) => 1,
+        _ if MILLISECONDS.contains(&number) => 1_000,
+        _ => 1_000_000,
     };
-    OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()
-}
-
-/// Writes an integer in digits.
-pub(crate) fn write_integer(text: &mut String, number: impl fmt::Display) {
-    // Writing to a `String` cannot fail.
-    let _ = write!(text, "{number}");
+    let micros = number.rem_euclid(in_a_second) * (1_000_000 / in_a_second);
+    let second = OffsetDateTime::from_unix_timestamp(number.div_euclid(in_a_second)).ok()?;
+    second.replace_microsecond(u32::try_from(micros).ok()?).ok()
 }
 
 /// The number, if it is whole and fits: `1010`, and also `1010.0` and `1.01e3`.
@@ -185,7 +179,7 @@ pub(crate) fn push_json(json: &str, text: &mut String) {
 
 /// The character that an escape stands for, and how many bytes it takes.
 #[inline]
-fn escape_at(escape: &str) -> (char, usize) {
+pub(crate) fn escape_at(escape: &str) -> (char, usize) {
     let unit = |at: usize| escape.get(at..at + 4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
     match escape.as_bytes().get(1) {
         Some(b'n') => ('\n', 2),
