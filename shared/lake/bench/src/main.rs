@@ -6,6 +6,7 @@ mod compact;
 mod data;
 mod ingest;
 mod peers;
+mod report;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -29,12 +30,9 @@ enum Benchmark {
     CompactOnce { inputs: PathBuf, folder: PathBuf },
     /// A file of events -> one Parquet file, also beside arrow-json
     Ingest(ingest::Plan),
-    /// The part of `ingest` that is ours, once
+    /// The part of `ingest` that is one engine's, once; to columns if no output is named
     #[command(hide = true)]
-    IngestOnce { input: PathBuf, output: PathBuf },
-    /// The same with arrow-json
-    #[command(hide = true)]
-    IngestArrowJsonOnce { input: PathBuf, output: PathBuf },
+    IngestOnce { engine: String, input: PathBuf, output: Option<PathBuf> },
 }
 
 fn main() -> ExitCode {
@@ -42,9 +40,8 @@ fn main() -> ExitCode {
         Benchmark::Compact(plan) => compact::measure(&plan).map(|report| (report.to_string(), report.holds())),
         Benchmark::CompactOnce { inputs, folder } => compact::once(&inputs, &folder).map(|counts| (counts, true)),
         Benchmark::Ingest(plan) => ingest::measure(&plan).map(|report| (report.to_string(), report.holds())),
-        Benchmark::IngestOnce { input, output } => ingest::once(&input, &output).map(|rows| (rows, true)),
-        Benchmark::IngestArrowJsonOnce { input, output } => {
-            ingest::once_with_arrow_json(&input, &output).map(|rows| (rows, true))
+        Benchmark::IngestOnce { engine, input, output } => {
+            ingest::once(&engine, &input, output.as_deref()).map(|rows| (rows, true))
         }
     };
     let (printed, code) = match done {

@@ -6,7 +6,8 @@ measure COMMAND..                   runs a command: CPU seconds, seconds, peak r
 compact ENGINE INPUTS OUTPUT        one engine's compaction: dedupe by msg_id, sort by chatroom and create_time
 ingest ENGINE INPUT OUTPUT          one engine's JSONL -> Parquet
 check_ingest FILE                   count, and a hash that no order changes
-check FILE..                        count, ids, a hash that no order changes, and how often a row is out of order
+check FOLDER                        the same of all columns of a folder's files
+order FOLDER                        rows of an id that another row has, and rows that are out of order
 """
 
 import glob
@@ -24,7 +25,7 @@ def versions():
     import polars
     import pyarrow
 
-    return {"duckdb": duckdb.__version__, "polars": polars.__version__, "pyarrow": pyarrow.__version__}
+    return f"duckdb {duckdb.__version__}, polars {polars.__version__}, pyarrow {pyarrow.__version__}"
 
 
 def rows(inputs):
@@ -166,23 +167,31 @@ def check_ingest(file):
     return {"rows": rows, "digest": str(digest)}
 
 
-def check(*files):
+def check(folder):
+    import duckdb
+
+    rows, digest = duckdb.connect().execute(
+        f"SELECT count(*), sum(hash(rows)::HUGEINT) FROM read_parquet('{folder}/*.parquet') rows"
+    ).fetchone()
+    return {"rows": rows, "digest": str(digest)}
+
+
+def order(folder):
     import duckdb
 
     db = duckdb.connect()
-    listed = ", ".join(f"'{file}'" for file in files)
-    rows, ids, digest = db.execute(f"""
-        SELECT count(*), count(DISTINCT msg_id), sum(hash(rows)::HUGEINT) FROM read_parquet([{listed}]) rows
-    """).fetchone()
+    repeated = db.execute(
+        f"SELECT count(*) - count(DISTINCT msg_id) FROM read_parquet('{folder}/*.parquet')"
+    ).fetchone()[0]
     disorder = 0
-    for file in files:
+    for file in sorted(glob.glob(f"{folder}/*.parquet")):
         disorder += db.execute(f"""
             SELECT count(*) FROM (
                 SELECT chatroom, create_time, lag(chatroom) OVER place AS room, lag(create_time) OVER place AS time
                 FROM read_parquet('{file}', file_row_number = true) WINDOW place AS (ORDER BY file_row_number)
             ) WHERE room > chatroom OR (room = chatroom AND time > create_time)
         """).fetchone()[0]
-    return {"rows": rows, "ids": ids, "digest": str(digest), "disorder": disorder}
+    return {"repeated": repeated, "disorder": disorder}
 
 
 if __name__ == "__main__":
@@ -191,5 +200,5 @@ if __name__ == "__main__":
         engine, inputs, output = arguments
         globals()[f"{command}_{engine}"](inputs, output)
     else:
-        asked = {"versions": versions, "rows": rows, "measure": measure, "check": check, "check_ingest": check_ingest}
-        print(json.dumps(asked[command](*arguments)))
+        asked = [versions, rows, measure, check, check_ingest, order]
+        print(json.dumps({one.__name__: one for one in asked}[command](*arguments)))

@@ -63,6 +63,11 @@ impl Peers {
         self.ask(&[&["measure", &python, &script], arguments].concat())
     }
 
+    /// Names the engines with their versions.
+    pub(crate) fn versions(&self) -> Result<String, BenchError> {
+        self.ask(&["versions"])
+    }
+
     /// Runs the script and reads the JSON that it prints last.
     pub(crate) fn ask<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T, BenchError> {
         let mut command = Command::new(&self.python);
