@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use domain::lake::Kind;
 use lake_compactor::{Compacted, Input, Options};
+use lake_rows::Level;
 use serde::Deserialize;
 
 use crate::data;
@@ -95,10 +96,14 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, BenchError> {
 }
 
 /// Compacts once, in this process, and says what became of the rows.
-pub(crate) fn once(inputs: &Path, folder: &Path) -> Result<String, BenchError> {
+pub(crate) fn once(inputs: &Path, folder: &Path, archive: bool) -> Result<String, BenchError> {
     let inputs: Vec<Input> = data::files(inputs)?.into_iter().map(Input::File).collect();
+    let mut options = Options::new(folder);
+    if archive {
+        options.level = Level::Archive;
+    }
     let Compacted { outputs, rows_in, rows, duplicates, conflicts } =
-        lake_compactor::compact(Kind::Messages, &inputs, &Options::new(folder))?;
+        lake_compactor::compact(Kind::Messages, &inputs, &options)?;
     Ok(format!(
         "{rows_in} rows in {} files -> {rows} rows in {} files; {duplicates} duplicates, {} conflicts",
         inputs.len(),

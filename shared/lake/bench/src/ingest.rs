@@ -27,6 +27,9 @@ const ARROW_JSON: &str = "arrow-json";
 /// Ours, with the hashes by which an import knows what it has seen.
 const WITH_DIGESTS: &str = "skylark, digests";
 
+/// Ours, written as appending writes: soon to be merged, with the quickest compression.
+const AS_APPENDED: &str = "skylark, append";
+
 /// Rows for each second of CPU time.
 const ROWS_PER_CPU_SEC: f64 = 170_000.0;
 
@@ -70,13 +73,13 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, BenchError> {
     let columns = Figures::take(&[OURS, WITH_DIGESTS, ARROW_JSON], plan.runs, |engine| {
         peers.ask(&["measure", &ours, "ingest-once", engine, &input])
     })?;
-    let engines: Vec<&str> = [OURS].into_iter().chain(plan.beside.iter().map(String::as_str)).collect();
+    let engines: Vec<&str> = [OURS, AS_APPENDED].into_iter().chain(plan.beside.iter().map(String::as_str)).collect();
     let file = |engine: &str| scratch.path().join(format!("{engine}.parquet"));
     let mut files = Figures::take(&engines, plan.runs, |engine| {
         let output = file(engine);
         let output = output.to_string_lossy();
         match engine {
-            OURS | ARROW_JSON => peers.ask(&["measure", &ours, "ingest-once", engine, &input, &output]),
+            OURS | AS_APPENDED | ARROW_JSON => peers.ask(&["measure", &ours, "ingest-once", engine, &input, &output]),
             peer => peers.measure(&["ingest", peer, &input, &output]),
         }
     })?;
@@ -95,7 +98,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, BenchError> {
         &columns,
     );
     report.table(
-        "JSON -> one file of zstd-3; ours also has a page index and a Bloom filter; the others' CPU time includes the start of their interpreter",
+        "JSON -> one file of zstd-3, of zstd-1 as appended; ours also has a page index and a Bloom filter; the others' CPU time includes the start of their interpreter",
         rows,
         &files,
     );
@@ -141,9 +144,10 @@ pub(crate) fn once(engine: &str, input: &Path, output: Option<&Path>) -> Result<
             Ok(())
         })?,
         (_, None) => columns(input, |_| Ok(()))?,
-        // As compaction writes: with the others' codec, and more than they write.
-        (_, Some(output)) => {
-            let mut writer = Writer::new(Kind::Messages, Level::L1, ROW_GROUP_ROWS, File::create(output)?)?;
+        // As compaction writes, with the others' codec and more than they write, or as appending does.
+        (engine, Some(output)) => {
+            let level = if engine == AS_APPENDED { Level::L0 } else { Level::L1 };
+            let mut writer = Writer::new(Kind::Messages, level, ROW_GROUP_ROWS, File::create(output)?)?;
             let rows = columns(input, |rows| Ok(writer.write(&rows)?))?;
             writer.finish()?;
             rows

@@ -27,7 +27,13 @@ enum Benchmark {
     Compact(compact::Plan),
     /// The part of `compact` that is ours, once
     #[command(hide = true)]
-    CompactOnce { inputs: PathBuf, folder: PathBuf },
+    CompactOnce {
+        inputs: PathBuf,
+        folder: PathBuf,
+        /// As old days are written: long text compressed as hard as can be
+        #[arg(long)]
+        archive: bool,
+    },
     /// A file of events -> one Parquet file, also beside arrow-json
     Ingest(ingest::Plan),
     /// The part of `ingest` that is one engine's, once; to columns if no output is named
@@ -38,7 +44,9 @@ enum Benchmark {
 fn main() -> ExitCode {
     let done = match Arguments::parse().benchmark {
         Benchmark::Compact(plan) => compact::measure(&plan).map(|report| (report.to_string(), report.holds())),
-        Benchmark::CompactOnce { inputs, folder } => compact::once(&inputs, &folder).map(|counts| (counts, true)),
+        Benchmark::CompactOnce { inputs, folder, archive } => {
+            compact::once(&inputs, &folder, archive).map(|counts| (counts, true))
+        }
         Benchmark::Ingest(plan) => ingest::measure(&plan).map(|report| (report.to_string(), report.holds())),
         Benchmark::IngestOnce { engine, input, output } => {
             ingest::once(&engine, &input, output.as_deref()).map(|rows| (rows, true))
