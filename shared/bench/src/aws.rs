@@ -41,6 +41,7 @@ impl Api for Aws {
             "GetItem" if wants("SOURCE") => Ok(json!({ "Item": self.source })),
             "GetItem" if wants("CLIENT") => Ok(json!({ "Item": self.client })),
             "GetItem" | "PutItem" | "UpdateItem" => Ok(json!({})),
+            "BatchGetItem" => Ok(json!({ "Responses": {}, "UnprocessedKeys": {} })),
             "Query" => Ok(json!({ "Count": 0, "Items": [], "ScannedCount": 0 })),
             "SendMessage" => Ok(json!({ "MessageId": "5fea7756-0ea4-451a-a703-a558b933e274" })),
             "PutEvents" => Ok(json!({ "FailedEntryCount": 0, "Entries": [] })),

@@ -29,6 +29,10 @@ const VERIFICATION_TOKEN: &str = "bench-verification-token";
 pub(crate) const PUBLIC_URL: &str = "https://bench.example";
 const CLIENT: &str = "bench-client";
 const CLIENT_SECRET: &str = "bench-client-secret";
+/// Bells for a conversation that the table does not have, a ping of a connection that it does not know, a merge in an empty lake.
+const BELLS: &str = include_str!("../../../events/message-push/batch.json");
+const PING: &str = include_str!("../../../events/socket-gateway/ping.json");
+const COMPACTION: &str = include_str!("../../../events/lake-compact/job.json");
 const WEBHOOK_KEY: &str = "bench-webhook-key";
 
 /// One event, and a part of every right answer to it.
@@ -65,11 +69,15 @@ impl Case {
             "chat-api" => (conversations(token), r#""statusCode":200"#),
             "health-check" => (get("/health", &Value::Null), r#""statusCode":200"#),
             "lake-append" => (nothing_to_append(), r#"{"batchItemFailures":[]}"#),
+            "lake-compact" => (sample(COMPACTION)?, r#"{"batchItemFailures":[]}"#),
             "lake-maintain" => (json!({ "job": "stats" }), r#""job":"stats""#),
             "lark-api" => (token_status(token), r#""statusCode":200"#),
             "lark-callback" => (click(), r#""statusCode":200"#),
             "lark-oauth" => (get("/lark/cli_bench/oauth/start", &json!({ "app_id": APP })), r#""statusCode":400"#),
             "lark-work" => (unknown_session()?, r#"{"batchItemFailures":[]}"#),
+            "message-push" => (sample(BELLS)?, r#"{"batchItemFailures":[]}"#),
+            "outbox-sweep" => (json!({ "job": "ring_unpushed" }), "null"),
+            "socket-gateway" => (sample(PING)?, r#""statusCode":200"#),
             "outbox-relay" => (accepted_event()?, r#"{"batchItemFailures":[]}"#),
             "upload-api" => (upload_status(token), r#""statusCode":404"#),
             "upload-merge" => (unknown_upload()?, r#"{"batchItemFailures":[]}"#),
@@ -326,6 +334,10 @@ fn webhook() -> Value {
     } });
     let headers = json!({ "content-type": "application/json", "x-webhook-key": WEBHOOK_KEY });
     http("POST", "/webhook/wechat", &json!({ "source": "wechat" }), &headers, Some(&message.to_string()))
+}
+
+fn sample(event: &str) -> Result<Value, CaseError> {
+    Ok(serde_json::from_str(event)?)
 }
 
 const SESSION: &str = "0d6a7f0a-95d3-4a5e-8d4b-4f6b5b8f2c11";

@@ -82,6 +82,7 @@ impl Environment {
             ("SIGNING_KEY", key("bench-signing", Self::signing_key_file_in(&self.folder))),
             ("PUBLIC_URL", PUBLIC_URL.to_owned()),
             // What takes the place of AWS.
+            ("SOCKET_URL", aws.replacen("http", "ws", 1)),
             ("AWS_ENDPOINT_URL", aws),
         ]
     }
