@@ -16,7 +16,8 @@ async fn main() -> Result<(), Error> {
     let sqs = aws_sdk_sqs::Client::new(&aws::config());
     let jobs = SqsCompactQueue::new(sqs.clone(), config.compact_queue_url);
     let parked = SqsParkedQueue::new(sqs, config.parked_queue_url);
-    let lake = Lake::open(&Settings::bucket(&config.lake_bucket, &env::process)?)?;
+    let settings = Settings::bucket(&config.lake_bucket, &env::process)?.with_roots(aws::AMAZON_ROOTS);
+    let lake = Lake::open(&settings)?;
     let exits = trigger::Exits { parked: &parked, again: &jobs };
     trigger::run_fifo(|record| handler::carry_out(&lake, &jobs, record.body), exits).await
 }
