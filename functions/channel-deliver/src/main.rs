@@ -26,7 +26,7 @@ async fn main() -> Result<(), Error> {
     let apps = Arc::new(Table::new(dynamodb, config.lark_table));
     let base = config.lark_base_url.as_deref();
     let vendor = Arc::new(LarkVendor::new(base, apps.clone(), vault.clone(), clock.clone())?);
-    let webhook = Arc::new(webhook::WebhookOutlet::new(vault.clone(), clock.clone())?);
+    let webhook = Arc::new(webhook::WebhookOutlet::new(vault.clone(), clock.clone()));
     let lark = Arc::new(handler::lark(vendor, apps, vault, clock));
     let bells = Arc::new(SqsChannelQueue::new(sqs.clone(), config.channel_queue_url));
     let push = Arc::new(SqsPushQueue::new(sqs.clone(), config.push_queue_url));

@@ -3,7 +3,7 @@
 
 mod signature;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// HTTP, as a kind of connector.
 pub struct WebhookOutlet {
-    http: Client,
+    http: OnceLock<Client>,
     sealer: Arc<dyn Sealer>,
     clock: Arc<dyn Clock>,
 }
@@ -39,11 +39,19 @@ impl std::fmt::Debug for WebhookOutlet {
 struct Status(u16);
 
 impl WebhookOutlet {
-    /// Fails where there is no TLS.
-    pub fn new(sealer: Arc<dyn Sealer>, clock: Arc<dyn Clock>) -> Result<Self, reqwest::Error> {
+    pub fn new(sealer: Arc<dyn Sealer>, clock: Arc<dyn Clock>) -> Self {
+        Self { http: OnceLock::new(), sealer, clock }
+    }
+
+    /// Built with the first message: it loads the trust store, which where nobody has a webhook is never needed.
+    fn http(&self) -> Result<&Client, OutletFault> {
+        if let Some(http) = self.http.get() {
+            return Ok(http);
+        }
         // A redirect would take the message somewhere that nobody named.
-        let http = Client::builder().timeout(PATIENCE).redirect(Policy::none()).user_agent("skylark").build()?;
-        Ok(Self { http, sealer, clock })
+        let http = Client::builder().timeout(PATIENCE).redirect(Policy::none()).user_agent("skylark").build();
+        let http = http.map_err(|cause| OutletFault::Down(cause.into()))?;
+        Ok(self.http.get_or_init(|| http))
     }
 }
 
@@ -59,7 +67,8 @@ impl Outlet for WebhookOutlet {
         let (now, id) = (self.clock.now(), parcel.message.message_id.as_str());
         let body = body(&parcel).to_string();
         let signature = Secret::of(&secret).sign(id, now.unix_timestamp(), body.as_bytes());
-        let request = self.http.post(url.clone()).header("content-type", "application/json").header("webhook-id", id);
+        let request =
+            self.http()?.post(url.clone()).header("content-type", "application/json").header("webhook-id", id);
         let request = request.header("webhook-timestamp", now.unix_timestamp()).header("webhook-signature", signature);
         let answer = request.body(body).send().await.map_err(|cause| OutletFault::Down(cause.without_url().into()))?;
         match answer.status().as_u16() {
