@@ -1,22 +1,22 @@
 //! One merge of a partition -> the next one, until none is due.
 
 use domain::fault::{Fault, PortFault, Refusal, Remedy};
-use domain::lake::compaction::{CompactJob, CompactQueue, Tier, next_step};
+use domain::lake::compaction::{CompactJob, CompactQueue, Tier, next_step, next_step_by_hand};
 use lake::{DataFile, Lake, LakeFault, Merge, Merged};
 use lake_rows::Level;
 
 /// Decoded columns and encoded pages. Beside it are the keys of the rows, the log, and what is on its way to and from the store.
 const MEMORY_BYTES: usize = 224 << 20;
 
-/// Carries out the merge that is due in the job's partition, if one is, and asks for another if that leaves one due. A merge takes what fits into
+/// Carries out the merge that is due in the job's partition, or possible if it was asked for by hand, if one is, and asks for another if that leaves one due. A merge takes what fits into
 /// one run, so that a partition of any size is done in steps.
 ///
 /// A second job, or one for a partition that somebody else merges meanwhile, changes nothing.
 pub(crate) async fn carry_out(lake: &Lake, jobs: &dyn CompactQueue, body: String) -> Result<(), CompactFault> {
     let job: CompactJob = serde_json::from_str(&body).map_err(CompactFault::NotAJob)?;
-    let CompactJob { kind, partition, .. } = job;
+    let CompactJob { kind, partition, by_hand, .. } = job;
     let files = lake.files(kind, move |of| of == partition).await?;
-    let Some((inputs, level)) = due(&files) else {
+    let Some((inputs, level)) = due(&files, by_hand) else {
         return Ok(());
     };
     let scratch = tempfile::tempdir().map_err(CompactFault::Scratch)?;
@@ -29,7 +29,7 @@ pub(crate) async fn carry_out(lake: &Lake, jobs: &dyn CompactQueue, body: String
                 made.rows, made.duplicates, made.conflicts, "Merged files"
             );
             let left = lake.files(kind, move |of| of == partition).await?;
-            if due(&left).is_some() {
+            if due(&left, by_hand).is_some() {
                 jobs.ask(&[CompactJob { version: made.version, ..job }]).await?;
             }
         }
@@ -38,9 +38,9 @@ pub(crate) async fn carry_out(lake: &Lake, jobs: &dyn CompactQueue, body: String
 }
 
 /// The files to merge, and what they become.
-fn due(files: &[DataFile]) -> Option<(Vec<DataFile>, Level)> {
+fn due(files: &[DataFile], by_hand: bool) -> Option<(Vec<DataFile>, Level)> {
     let tiers: Vec<_> = files.iter().map(|file| (tier(Level::of(&file.path)), file.bytes)).collect();
-    let step = next_step(&tiers)?;
+    let step = if by_hand { next_step_by_hand(&tiers) } else { next_step(&tiers) }?;
     let inputs = step.inputs.iter().filter_map(|place| files.get(*place).cloned()).collect();
     Some((inputs, if step.to == Tier::Merged { Level::L1 } else { Level::L2 }))
 }
@@ -137,8 +137,11 @@ mod tests {
     }
 
     async fn run(lake: &Lake) -> Vec<CompactJob> {
+        carry_out_job(lake, CompactJob::due(Kind::Messages, day(), 1)).await
+    }
+
+    async fn carry_out_job(lake: &Lake, job: CompactJob) -> Vec<CompactJob> {
         let jobs = MemoryIntakes::default();
-        let job = CompactJob { kind: Kind::Messages, partition: day(), version: 1 };
         carry_out(lake, &jobs, serde_json::to_string(&job).unwrap()).await.unwrap();
         jobs.asked()
     }
@@ -171,10 +174,25 @@ mod tests {
         append(&lake, 1, 1_020, 1).await;
         let again = run(&lake).await;
         let version = lake.version(Kind::Messages).await.unwrap().unwrap();
-        assert_eq!(again, [CompactJob { kind: Kind::Messages, partition: day(), version }]);
+        assert_eq!(again, [CompactJob::due(Kind::Messages, day(), version)]);
         assert_eq!(files(&lake).await.len(), 21);
         assert!(run(&lake).await.is_empty());
         assert_eq!(files(&lake).await.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn by_hand_two_files_are_enough() {
+        let (lake, _folder) = lake();
+        append(&lake, 1, 2, 10).await;
+        assert!(run(&lake).await.is_empty());
+        assert_eq!(files(&lake).await.len(), 2, "too few to be due");
+        let wanted = CompactJob { by_hand: true, ..CompactJob::due(Kind::Messages, day(), 1) };
+        assert!(carry_out_job(&lake, wanted.clone()).await.is_empty());
+        assert_eq!(files(&lake).await, [(Some(Level::L1), 10)]);
+
+        append(&lake, 2, 1, 5).await;
+        assert!(carry_out_job(&lake, wanted).await.is_empty());
+        assert_eq!(files(&lake).await, [(Some(Level::L1), 15)]);
     }
 
     #[tokio::test]

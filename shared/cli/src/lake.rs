@@ -10,7 +10,7 @@ use domain::lake::batch::{BatchId, BatchJob, BatchQueue as _, RAW_PREFIX};
 use domain::lake::compaction::{CompactJob, CompactQueue as _};
 use domain::lake::quarantine::QUARANTINE_PREFIX;
 use domain::lake::{Kind, Partition};
-use lake::{Lake, Settings, TableStats};
+use lake::{DayStats, Lake, Settings, TableStats};
 use lambda_kit::aws::AMAZON_ROOTS;
 use queue::{SqsCompactQueue, SqsIntakeQueue};
 use serde_json::json;
@@ -43,7 +43,7 @@ pub(crate) enum LakeCommand {
         #[arg(long)]
         day: Partition,
     },
-    /// Ask for small files of the tables to be merged now, where there are enough of them.
+    /// Ask for files of the tables to be merged now, few or many; days that are sealed stay as they are.
     Compact {
         /// Only this day (2026-11-21), in UTC.
         #[arg(long)]
@@ -137,10 +137,14 @@ async fn compact(open: &Open, day: Option<Partition>) -> Result<(), CliFault> {
     let mut jobs = Vec::new();
     for kind in Kind::ALL {
         let table = open.lake.stats(kind).await?;
-        let wanted = table.days.iter().filter(|of| of.small_files > 0 && day.is_none_or(|day| day == of.partition));
-        jobs.extend(wanted.map(|of| CompactJob { kind, partition: of.partition, version: table.version }));
+        let wanted = table.days.iter().filter(|of| of.open_files > 1 && day.is_none_or(|day| day == of.partition));
+        let job = |of: &DayStats| CompactJob { by_hand: true, ..CompactJob::due(kind, of.partition, table.version) };
+        jobs.extend(wanted.map(job));
     }
     open.merges.ask(&jobs).await?;
-    say(format!("{} partitions are to be merged", jobs.len()));
+    match jobs.as_slice() {
+        [] => say("there is nothing to merge: no day has two files that are not sealed"),
+        jobs => jobs.iter().for_each(|job| say(format!("{} {} is to be merged", job.kind, job.partition))),
+    }
     Ok(())
 }

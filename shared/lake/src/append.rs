@@ -175,7 +175,7 @@ impl Appender {
                 self.lake.discard(kind, &files).await?;
             }
             let due = appended.backlog.iter().filter(|backlog| compaction::is_due(backlog.files, backlog.bytes));
-            jobs.extend(due.map(|due| CompactJob { kind, partition: due.partition, version: appended.version }));
+            jobs.extend(due.map(|due| CompactJob::due(kind, due.partition, appended.version)));
         }
         self.gate.settle(batch, now).await?;
         tracing::info!(

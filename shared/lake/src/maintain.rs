@@ -198,7 +198,7 @@ impl Run<'_> {
         for kind in Kind::ALL {
             let stats = self.lake().stats(kind).await?;
             let due = stats.days.iter().filter(|day| compaction::is_due(day.small_files, day.small_bytes));
-            jobs.extend(due.map(|day| CompactJob { kind, partition: day.partition, version: stats.version }));
+            jobs.extend(due.map(|day| CompactJob::due(kind, day.partition, stats.version)));
         }
         if !self.dry_run {
             self.work.merges.ask(&jobs).await?;

@@ -35,6 +35,8 @@ pub struct DayStats {
     pub bytes: u64,
     pub small_files: u64,
     pub small_bytes: u64,
+    /// Files, small or merged, that a day is not sealed with.
+    pub open_files: u64,
     /// All of it is in files that a day is sealed with.
     pub sealed: bool,
     /// Compressed for the archive.
@@ -60,6 +62,7 @@ pub(crate) fn stats(known: &Known) -> TableStats {
             bytes: 0,
             small_files: 0,
             small_bytes: 0,
+            open_files: 0,
             sealed: true,
             archived: true,
         });
@@ -69,6 +72,9 @@ pub(crate) fn stats(known: &Known) -> TableStats {
         if file.level == Some(Level::L0) {
             day.small_files += 1;
             day.small_bytes += file.bytes;
+        }
+        if matches!(file.level, Some(Level::L0 | Level::L1)) {
+            day.open_files += 1;
         }
         day.sealed &= matches!(file.level, Some(Level::L2 | Level::Archive));
         day.archived &= file.level == Some(Level::Archive);

@@ -63,12 +63,26 @@ pub fn next_step(files: &[(Tier, u64)]) -> Option<Step> {
     } else {
         return None;
     };
+    Some(Step { inputs: fitting(of(from)).map(|(place, _)| place).collect(), to })
+}
+
+/// The next merge of a partition that somebody asked for by hand: whatever is not yet as large as files get, if it is more than one file.
+#[must_use]
+pub fn next_step_by_hand(files: &[(Tier, u64)]) -> Option<Step> {
+    let open = files.iter().enumerate().filter(|(_, file)| file.0 != Tier::Whole).map(|(place, file)| (place, file.1));
+    let (inputs, bytes): (Vec<usize>, Vec<u64>) = fitting(open).unzip();
+    let to = if bytes.iter().sum::<u64>() >= MAX_FILE_BYTES { Tier::Whole } else { Tier::Merged };
+    (inputs.len() > 1).then_some(Step { inputs, to })
+}
+
+/// Of files, by place and bytes, those that are merged at once: the first two at least.
+fn fitting(files: impl Iterator<Item = (usize, u64)>) -> impl Iterator<Item = (usize, u64)> {
     let mut taken = 0;
-    let fitting = of(from).take(MAX_INPUTS).enumerate().take_while(|(count, (_, bytes))| {
+    let numbered = files.take(MAX_INPUTS).enumerate().take_while(move |(count, (_, bytes))| {
         taken += bytes;
         *count < 2 || taken <= MAX_INPUT_BYTES
     });
-    Some(Step { inputs: fitting.map(|(_, (place, _))| place).collect(), to })
+    numbered.map(|(_, file)| file)
 }
 
 /// "Merge the small files of this partition." It says where to look, not what to do: a second one finds nothing left to merge.
@@ -76,12 +90,21 @@ pub fn next_step(files: &[(Tier, u64)]) -> Option<Step> {
 pub struct CompactJob {
     pub kind: Kind,
     pub partition: Partition,
-    /// The version of the table that made it due; 0 if it was asked for.
+    /// The version of the table that made it due.
     #[serde(default)]
     pub version: u64,
+    /// Somebody wants them merged, though they may not be due.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_hand: bool,
 }
 
 impl CompactJob {
+    /// What appending leads to, at a version of the table.
+    #[must_use]
+    pub const fn due(kind: Kind, partition: Partition, version: u64) -> Self {
+        Self { kind, partition, version, by_hand: false }
+    }
+
     /// The FIFO message group: one partition is merged by one worker at a time.
     #[must_use]
     pub fn group(&self) -> String {
@@ -91,7 +114,7 @@ impl CompactJob {
     /// The FIFO deduplication id. It names the version: what is appended while a merge runs must ask again.
     #[must_use]
     pub fn deduplication_id(&self) -> String {
-        format!("{}.{}", self.group(), self.version)
+        format!("{}.{}{}", self.group(), self.version, if self.by_hand { ".by-hand" } else { "" })
     }
 }
 
@@ -116,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_job_asks_again_for_each_version_and_keeps_to_its_partition() {
-        let job = CompactJob { kind: Kind::Messages, partition: "2026-11-05".parse().unwrap(), version: 7 };
+        let job = CompactJob::due(Kind::Messages, "2026-11-05".parse().unwrap(), 7);
         assert_eq!(
             (job.group().as_str(), job.deduplication_id().as_str()),
             ("messages.2026-11-05", "messages.2026-11-05.7")
@@ -124,6 +147,24 @@ mod tests {
         let text = serde_json::to_string(&job).unwrap();
         assert_eq!(text, r#"{"kind":"messages","partition":"2026-11-05","version":7}"#);
         assert_eq!(serde_json::from_str::<CompactJob>(&text).unwrap(), job);
+        let wanted = CompactJob { by_hand: true, ..job };
+        assert_eq!(
+            wanted.deduplication_id(),
+            "messages.2026-11-05.7.by-hand",
+            "it is no repetition of one that finds nothing due"
+        );
+        assert_eq!(serde_json::from_str::<CompactJob>(&serde_json::to_string(&wanted).unwrap()).unwrap(), wanted);
+    }
+
+    #[test]
+    fn by_hand_whatever_is_not_whole_is_merged() {
+        use Tier::{Merged, Small, Whole};
+        let step = next_step_by_hand;
+        assert_eq!(step(&[(Small, 1), (Whole, 1), (Merged, 1)]), Some(Step { inputs: vec![0, 2], to: Merged }));
+        assert_eq!(step(&[(Merged, MAX_FILE_BYTES), (Small, 1)]), Some(Step { inputs: vec![0, 1], to: Whole }));
+        assert_eq!(step(&[(Small, 1), (Whole, 1), (Whole, 1)]), None);
+        assert_eq!(step(&[]), None);
+        assert_eq!(step(&vec![(Small, 1); 5_000]).unwrap().inputs.len(), MAX_INPUTS);
     }
 
     #[test]
