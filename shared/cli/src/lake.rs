@@ -94,7 +94,7 @@ pub(crate) async fn run(place: &Place, command: LakeCommand) -> Result<(), CliFa
         LakeCommand::Quarantine(command) => quarantine::run(&open, command).await,
         LakeCommand::ReplayRaw { day } => replay_raw(&open, day).await,
         LakeCommand::Compact { day } => compact(&open, day).await,
-        LakeCommand::Import(args) => import::run(&open.lake, &Stack::find(place).await?.lake, args).await,
+        LakeCommand::Import(args) => import::run(open.lake, Stack::find(place).await?.lake, open.merges, args).await,
         LakeCommand::Maintain(args) => maintain::run(open, Stack::find(place).await?, args).await,
     }
 }

@@ -76,12 +76,12 @@ impl Appender {
     }
 
     /// Appends what was accepted. When it returns, every event is in a table or in the quarantine, now or since before.
-    pub async fn append(&self, mut intakes: Vec<Intake>, now: OffsetDateTime) -> Result<(), AppendFault> {
+    pub async fn append(&self, mut intakes: Vec<Intake>, now: OffsetDateTime) -> Result<Counts, AppendFault> {
         // The same events are the same batch, in whichever order a queue hands them out; and it may hand one out twice.
         intakes
             .sort_by(|a, b| (a.received_at, &a.source, &a.request_id).cmp(&(b.received_at, &b.source, &b.request_id)));
         intakes.dedup();
-        let Some(first) = intakes.first() else { return Ok(()) };
+        let Some(first) = intakes.first() else { return Ok(Counts::default()) };
         let raw = raw_object(&intakes)?;
         let batch = BatchId::new(first.received_at, &hex::encode(Sha256::digest(&raw)))?;
         let packed = zstd::encode_all(raw.as_slice(), ZSTD).map_err(AppendFault::Zstd)?;
@@ -92,26 +92,27 @@ impl Appender {
     /// Carries out a batch whose raw object is there. What of it is done stays done.
     pub async fn again(&self, batch: &BatchId, now: OffsetDateTime) -> Result<(), AppendFault> {
         let intakes = self.raw(batch).await?;
-        self.carry_out(batch, &intakes, now).await
+        self.carry_out(batch, &intakes, now).await.map(|_| ())
     }
 
-    async fn carry_out(&self, batch: &BatchId, intakes: &[Intake], now: OffsetDateTime) -> Result<(), AppendFault> {
-        for other in self.commit(batch, intakes, now).await? {
+    async fn carry_out(&self, batch: &BatchId, intakes: &[Intake], now: OffsetDateTime) -> Result<Counts, AppendFault> {
+        let (counts, others) = self.commit(batch, intakes, now).await?;
+        for other in others {
             if !self.gate.is_settled(&other).await? {
                 tracing::warn!(lake.batch = %other, "A batch that its worker left is carried out");
                 self.commit(&other, &self.raw(&other).await?, now).await?;
             }
         }
-        Ok(())
+        Ok(counts)
     }
 
-    /// Brings a batch's own events into their tables, and names the batches that the others count for.
+    /// Brings a batch's own events into their tables, and names the batches that the others count for. All of a batch that is settled are duplicates.
     async fn commit(
         &self,
         batch: &BatchId,
         intakes: &[Intake],
         now: OffsetDateTime,
-    ) -> Result<BTreeSet<BatchId>, AppendFault> {
+    ) -> Result<(Counts, BTreeSet<BatchId>), AppendFault> {
         let bodies: Vec<Result<Cow<'_, [u8]>, String>> = intakes.iter().map(|intake| unpacked(&intake.body)).collect();
         let sources = self.sources_of(intakes, now).await?;
         let raw_key = batch.raw_key();
@@ -128,13 +129,14 @@ impl Appender {
             }
         });
         let sorted = self.sort(batch, intakes, lines.collect(), now).await?;
+        let mut counts = Counts { lines_in: intakes.len() as u64, ..Counts::default() };
         if self.gate.is_settled(batch).await? {
-            return Ok(sorted.others);
+            counts.duplicates = counts.lines_in;
+            return Ok((counts, sorted.others));
         }
 
         let bytes = sorted.lines.iter().map(|(line, _)| line.bytes.len()).sum();
         let mut converter = Converter::new(Options::default()).expecting(bytes);
-        let mut counts = Counts { lines_in: intakes.len() as u64, ..Counts::default() };
         let mut aside = Vec::new();
         for ((line, standing), body) in sorted.lines.iter().zip(&bodies) {
             match (standing, body) {
@@ -186,7 +188,7 @@ impl Appender {
         if let Err(fault) = self.merges.ask(&jobs).await {
             tracing::warn!(error = %chain(&fault), "Nobody was asked to merge");
         }
-        Ok(sorted.others)
+        Ok((counts, sorted.others))
     }
 
     /// Claims every event for the batch, and tells how each stands.

@@ -2,14 +2,18 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
 use domain::fault::{Fault as _, Remedy};
-use domain::lake::source::{Mapping, SourceName, SourceStore};
+use domain::lake::source::{Mapping, SourceDirectory, SourceName, SourceStore};
 use lake::Lake;
+use lake::append::Appender;
 use lake_import::{Feed, ImportFault, Importer, Progress, sources};
 use lambda_kit::clock;
+use queue::SqsCompactQueue;
+use table::Table;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -27,6 +31,9 @@ pub(crate) struct ImportArgs {
     /// When they were received (2026-11-21T09:00:00Z); if it is not said, when their file was last written.
     #[arg(long, value_parser = instant)]
     received_at: Option<OffsetDateTime>,
+    /// Claim each event as if it was posted: for events that may be posted as well, now or in the next eight days.
+    #[arg(long)]
+    claim: bool,
 }
 
 const HELP: &str = "Examples:
@@ -34,15 +41,22 @@ const HELP: &str = "Examples:
   skylark lake import archive/ --source wechat --received-at 2026-11-21T00:00:00Z
 
 A file is imported once, by the hash of its content. What was interrupted is carried on by the same command. Events that the lake has are
-counted as duplicates, and lines that cannot become rows are kept aside: `skylark lake quarantine`.";
+counted as duplicates, and lines that cannot become rows are kept aside: `skylark lake quarantine`. An event that is posted while it is
+imported, or later, is a second row until its day is merged, and may stay one in a day of more than 128 MB that is sealed. With --claim
+it is one row from the start; that is slower, a conditional write for each event.";
 
 fn instant(text: &str) -> Result<OffsetDateTime, time::error::Parse> {
     OffsetDateTime::parse(text, &Rfc3339)
 }
 
 /// Imports file by file. Exit code 1 if a line is lost track of, which never happens.
-pub(crate) async fn run(lake: &Lake, store: &dyn SourceStore, args: ImportArgs) -> Result<(), CliFault> {
-    let mut importer = Importer::new(lake, feed(store, &args.source).await?);
+pub(crate) async fn run(lake: Lake, gate: Table, merges: SqsCompactQueue, args: ImportArgs) -> Result<(), CliFault> {
+    let (lake, gate) = (Arc::new(lake), Arc::new(gate));
+    let feed = feed(gate.as_ref(), &args.source).await?;
+    let sources_of = SourceDirectory::new(gate.clone());
+    let appender = Appender::new(lake.clone(), gate, sources_of, Arc::new(merges));
+    let importer = Importer::new(&lake, feed);
+    let mut importer = if args.claim { importer.claiming(&appender) } else { importer };
     let (start, mut lines, mut rows) = (Instant::now(), 0, 0);
     for path in &args.paths {
         let found = sources(path).map_err(|cause| CliFault::Argument(format!("`{}`: {cause}", path.display())))?;
@@ -86,7 +100,7 @@ async fn feed(store: &dyn SourceStore, name: &str) -> Result<Feed, CliFault> {
             )));
         }
     };
-    Ok(Feed { source: name.to_string(), mapping, mask })
+    Ok(Feed { source: name, mapping, mask })
 }
 
 fn fault(fault: ImportFault) -> CliFault {

@@ -9,7 +9,7 @@ use std::io::{BufWriter, Write as _};
 use std::time::Instant;
 
 use domain::lake::Kind;
-use domain::lake::source::Mapping;
+use domain::lake::source::{Mapping, SourceName};
 use lake::{Lake, Settings};
 use lake_import::{Feed, Importer, Source};
 use lake_sample::Plan;
@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     make(&path, events)?;
 
     let lake = Lake::open(&Settings::folder(folder.path().join("lake")))?;
-    let feed = Feed { source: "wechat".to_owned(), mapping: Mapping::Wechat, mask: false };
+    let feed = Feed { source: SourceName::parse("wechat")?, mapping: Mapping::Wechat, mask: false };
     let source = Source { path: path.clone(), received_at: RECEIVED };
     let start = Instant::now();
     let (imported, _) = Importer::new(&lake, feed).import(&source, RECEIVED, &mut |_| ()).await?;

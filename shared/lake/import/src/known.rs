@@ -136,7 +136,7 @@ fn read(table: Kind, file: Bytes, day: &mut Day) -> Result<(), ImportFault> {
 }
 
 /// The line of each row.
-fn lines(rows: &RecordBatch) -> Vec<u64> {
+pub(crate) fn lines(rows: &RecordBatch) -> Vec<u64> {
     let column = rows.column_by_name("raw_line").and_then(|column| column.as_primitive_opt::<Int64Type>());
     let lines = column.into_iter().flat_map(|lines| lines.values().iter());
     lines.map(|line| u64::try_from(*line).unwrap_or_default()).collect()

@@ -3,7 +3,8 @@
 //! A file is imported once: when it is done a document below `import/v1/`, named after the hash of its content, says so, and the file is passed
 //! over from then on, whatever it is called. An import that was interrupted begins anew and changes nothing that is there: each of its batches
 //! goes into a table once, and a row whose id the table has is a duplicate, or a conflict if it says something else. The same holds for what
-//! came before through a webhook.
+//! came before through a webhook. What comes through one meanwhile or later does not ask the tables; an import that claims its events
+//! ([`Importer::claiming`]) and the webhook ask each other.
 //!
 //! Memory is bounded by a batch ([`BATCH_BYTES`] of lines, their columns and files), by what is known of the days at hand
 //! (four million rows of 40 bytes) and by the largest file of a day that is imported into.
@@ -18,8 +19,9 @@ use std::path::{Path, PathBuf};
 use arrow_schema::ArrowError;
 use domain::fault::{Fault, Refusal, Remedy};
 use domain::lake::batch::NotABatch;
-use domain::lake::source::Mapping;
-use domain::lake::{BatchId, Counts, Kind};
+use domain::lake::source::{Mapping, SourceName};
+use domain::lake::{BatchId, Counts, Intake, Kind};
+use lake::append::{AppendFault, Appender};
 use lake::{Lake, LakeFault};
 use lake_rows::{Converted, Converter, Level, Line, Options, WriteError, write_parquet};
 use parquet::errors::ParquetError;
@@ -40,7 +42,7 @@ pub const BATCH_BYTES: usize = 32 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct Feed {
     /// The column `source` of their rows.
-    pub source: String,
+    pub source: SourceName,
     pub mapping: Mapping,
     pub mask: bool,
 }
@@ -96,12 +98,20 @@ pub struct Importer<'a> {
     lake: &'a Lake,
     feed: Feed,
     known: Known<'a>,
+    appender: Option<&'a Appender>,
 }
 
 impl<'a> Importer<'a> {
     #[must_use]
     pub fn new(lake: &'a Lake, feed: Feed) -> Self {
-        Self { lake, feed, known: Known::new(lake) }
+        Self { lake, feed, known: Known::new(lake), appender: None }
+    }
+
+    /// Claims each event that the tables do not have, as if it had been posted, for those that may be posted as well: whoever comes first, it is
+    /// one row. That is a conditional write for each event, so it costs what posting costs, and is as slow.
+    #[must_use]
+    pub fn claiming(self, appender: &'a Appender) -> Self {
+        Self { appender: Some(appender), ..self }
     }
 
     /// Imports a file, and says whether it did: one that was imported before is left alone. Called again after a failure it carries on.
@@ -121,7 +131,8 @@ impl<'a> Importer<'a> {
         while let Some(batch) = batches.next()? {
             let id = Sha256::digest(format!("{sha256} {}", batch.number));
             let id = BatchId::new(source.received_at, &hex::encode(id))?;
-            counts = sum(counts, self.append(&id, &done, source.received_at, &batch).await?);
+            let origin = Origin { object: &done, received_at: source.received_at };
+            counts = sum(counts, self.append(&id, origin, &batch, now).await?);
             bytes += batch.bytes.len() as u64;
             progress(Progress { bytes, of_bytes, counts });
         }
@@ -135,22 +146,35 @@ impl<'a> Importer<'a> {
     async fn append(
         &mut self,
         id: &BatchId,
-        object: &str,
-        received_at: OffsetDateTime,
+        origin: Origin<'_>,
         batch: &batch::Batch<'_>,
+        now: OffsetDateTime,
     ) -> Result<Counts, ImportFault> {
-        let mut converted = self.convert(object, received_at, batch)?;
+        let mut converted = self.convert(origin, batch)?;
         for rows in &mut converted.batches {
             let seen = self.known.judge(rows).await?;
             converted.duplicates += seen.duplicates;
             converted.quarantined.extend(seen.conflicts.iter().filter_map(|conflict| {
                 let line = batch.line(conflict.line)?;
-                Some(conflict.quarantined(&self.line(object, received_at, conflict.line, line)))
+                Some(conflict.quarantined(&self.line(origin, conflict.line, line)))
             }));
         }
         converted.batches.retain(|batch| batch.rows.num_rows() > 0);
         self.lake.quarantine(&converted.quarantined).await?;
-        let counts = converted.counts();
+        let mut counts = converted.counts();
+        if let Some(appender) = self.appender {
+            let claimed = appender.append(self.intakes(origin, batch, &converted), now).await?;
+            counts.rows = claimed.rows;
+            counts.duplicates += claimed.duplicates;
+            counts.quarantined += claimed.quarantined;
+        } else {
+            self.commit(id, &converted, counts).await?;
+        }
+        converted.batches.iter().for_each(|rows| self.known.learn(rows));
+        Ok(counts)
+    }
+
+    async fn commit(&self, id: &BatchId, converted: &Converted, counts: Counts) -> Result<(), ImportFault> {
         for table in Kind::ALL {
             let mut files = Vec::new();
             for rows in converted.batches.iter().filter(|batch| batch.table == table) {
@@ -162,33 +186,45 @@ impl<'a> Importer<'a> {
                 self.lake.discard(table, &files).await?;
             }
         }
-        converted.batches.iter().for_each(|rows| self.known.learn(rows));
-        Ok(counts)
+        Ok(())
     }
 
-    fn convert(
-        &self,
-        object: &str,
-        received_at: OffsetDateTime,
-        batch: &batch::Batch<'_>,
-    ) -> Result<Converted, ArrowError> {
+    /// The lines that became rows, as if they had been posted: each is the same delivery however often its file is imported.
+    fn intakes(&self, origin: Origin<'_>, batch: &batch::Batch<'_>, converted: &Converted) -> Vec<Intake> {
+        let lines = converted.batches.iter().flat_map(|rows| known::lines(&rows.rows));
+        let intake = |number| {
+            Some(Intake {
+                source: self.feed.source.clone(),
+                request_id: format!("{}.{number}", origin.object),
+                received_at: origin.received_at,
+                content_type: None,
+                content_encoding: None,
+                body: batch.line(number)?.to_vec(),
+            })
+        };
+        lines.filter_map(intake).collect()
+    }
+
+    fn convert(&self, origin: Origin<'_>, batch: &batch::Batch<'_>) -> Result<Converted, ArrowError> {
         let mut converter = Converter::new(Options::default()).expecting(batch.bytes.len());
         for (number, line) in batch.lines() {
-            converter.push(&self.line(object, received_at, number, line));
+            converter.push(&self.line(origin, number, line));
         }
         converter.finish()
     }
 
-    fn line<'l>(
-        &'l self,
-        raw_object: &'l str,
-        received_at: OffsetDateTime,
-        raw_line: u64,
-        bytes: &'l [u8],
-    ) -> Line<'l> {
-        let Feed { source, mapping, mask } = &self.feed;
-        Line { bytes, source, mapping, mask: *mask, received_at, raw_object, raw_line }
+    fn line<'l>(&'l self, origin: Origin<'l>, raw_line: u64, bytes: &'l [u8]) -> Line<'l> {
+        let (Feed { source, mapping, mask }, Origin { object, received_at }) = (&self.feed, origin);
+        Line { bytes, source: source.as_str(), mapping, mask: *mask, received_at, raw_object: object, raw_line }
     }
+}
+
+/// Where lines come from.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    /// The document that will say that their file was imported.
+    object: &'a str,
+    received_at: OffsetDateTime,
 }
 
 fn sum(a: Counts, b: Counts) -> Counts {
@@ -232,6 +268,8 @@ pub enum ImportFault {
     Document(#[from] serde_json::Error),
     #[error("the batch has no name")]
     Name(#[from] NotABatch),
+    #[error("a batch cannot be claimed")]
+    Claim(#[from] AppendFault),
 }
 
 impl Fault for ImportFault {
@@ -240,6 +278,7 @@ impl Fault for ImportFault {
             Self::File(_) => Remedy::Reject(Refusal::Unknown),
             Self::Lake(fault) => fault.remedy(),
             Self::Write(fault) => fault.remedy(),
+            Self::Claim(fault) => fault.remedy(),
             Self::Columns(_) | Self::Read(_) | Self::Document(_) | Self::Name(_) => Remedy::Bug,
         }
     }
@@ -249,6 +288,7 @@ impl Fault for ImportFault {
             Self::File(_) => "unreadable_file",
             Self::Lake(fault) => fault.code(),
             Self::Write(fault) => fault.code(),
+            Self::Claim(fault) => fault.code(),
             Self::Columns(_) | Self::Read(_) | Self::Document(_) | Self::Name(_) => "internal_error",
         }
     }

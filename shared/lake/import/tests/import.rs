@@ -4,21 +4,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
-use domain::lake::source::Mapping;
-use domain::lake::{Counts, Kind};
+use domain::lake::source::{Mapping, SourceDirectory, SourceName};
+use domain::lake::{Counts, Intake, Kind};
+use lake::append::Appender;
 use lake::{Lake, Settings};
 use lake_import::{Feed, IMPORT_PREFIX, Imported, Importer, Source};
 use lake_sample::{Plan, What};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use testkit::{MemoryGate, MemoryIntakes, MemorySources};
 use time::OffsetDateTime;
 use time::macros::datetime;
 
 const RECEIVED: OffsetDateTime = datetime!(2026-11-25 12:00 UTC);
 
 fn feed() -> Feed {
-    Feed { source: "wechat".to_owned(), mapping: Mapping::Wechat, mask: false }
+    Feed { source: SourceName::parse("wechat").unwrap(), mapping: Mapping::Wechat, mask: false }
 }
 
 async fn import(lake: &Lake, path: &Path) -> (Imported, bool) {
@@ -123,6 +126,66 @@ async fn what_the_table_has_is_a_duplicate_and_what_contradicts_it_a_conflict() 
     let document: serde_json::Value = serde_json::from_slice(&document).unwrap();
     assert_eq!((&document["reason"], &document["text"]), (&"conflict".into(), &said(1, "other").trim_end().into()));
     assert_eq!(document["raw_line"], 2);
+}
+
+fn said_to_webhook(lines: &[String]) -> Vec<Intake> {
+    let intake = |(number, line): (usize, &String)| Intake {
+        source: SourceName::parse("wechat").unwrap(),
+        request_id: format!("r-{number}"),
+        received_at: RECEIVED,
+        content_type: None,
+        content_encoding: None,
+        body: line.clone().into_bytes(),
+    };
+    lines.iter().enumerate().map(intake).collect()
+}
+
+/// Of three messages that are posted a file has one, and says another otherwise.
+#[tokio::test]
+async fn what_is_imported_with_claims_and_posted_as_well_is_one_row_whoever_comes_first() {
+    let first = Counts { lines_in: 3, rows: 3, duplicates: 0, quarantined: 0 };
+    let second = Counts { lines_in: 3, rows: 1, duplicates: 1, quarantined: 1 };
+    for (when, of_posts, of_import) in
+        [("before", first, second), ("after", second, first), ("while the importer knows the day", first, second)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Arc::new(Lake::open(&Settings::folder(folder.path().join("lake"))).unwrap());
+        let (gate, merges) = (Arc::new(MemoryGate::default()), Arc::new(MemoryIntakes::default()));
+        let sources = SourceDirectory::new(Arc::new(MemorySources::default()));
+        let appender = Appender::new(lake.clone(), gate, sources, merges);
+        let post = async || {
+            let posts = said_to_webhook(&[said(1, "a"), said(2, "b"), said(3, "c")]);
+            assert_eq!(appender.append(posts, RECEIVED).await.unwrap(), of_posts, "posted {when}");
+        };
+        let file = |name: &str, text: String| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            Source { path, received_at: RECEIVED }
+        };
+        let earlier = file("earlier.jsonl", said(9, "z"));
+        let both = file("both.jsonl", said(1, "a") + &said(2, "other") + &said(4, "d"));
+        let mut importer = Importer::new(&lake, feed()).claiming(&appender);
+        if when == "before" {
+            post().await;
+        }
+        importer.import(&earlier, RECEIVED, &mut |_| ()).await.unwrap();
+        if when == "while the importer knows the day" {
+            post().await;
+        }
+        let (imported, _) = importer.import(&both, RECEIVED, &mut |_| ()).await.unwrap();
+        assert_eq!(imported.counts, of_import, "posted {when}");
+        if when == "after" {
+            post().await;
+        }
+        assert_eq!(content(&lake, Kind::Messages, "content").await.1, 5, "posted {when}");
+
+        // An import that died before it could say that it was done.
+        lake.delete_objects(&[format!("{IMPORT_PREFIX}{}.json", imported.sha256)]).await.unwrap();
+        let mut importer = Importer::new(&lake, feed()).claiming(&appender);
+        let (again, _) = importer.import(&both, RECEIVED, &mut |_| ()).await.unwrap();
+        assert!(again.counts.balance() && again.counts.rows == 0, "posted {when}: {again:?}");
+        assert_eq!(content(&lake, Kind::Messages, "content").await.1, 5, "posted {when}");
+    }
 }
 
 #[tokio::test]
