@@ -2,6 +2,7 @@
 
 mod chat;
 mod files;
+mod lake;
 mod lark;
 mod people;
 
@@ -16,6 +17,7 @@ use local::Settings;
 use crate::args::Place;
 use crate::demo::chat::ChatStory;
 use crate::demo::files::FileStory;
+use crate::demo::lake::LakeStory;
 use crate::demo::lark::LarkStory;
 use crate::fault::{CliFault, say};
 use crate::local_run::{StartArgs, start};
@@ -70,6 +72,7 @@ async fn story(settings: &Settings, messages: u64, time: Time) -> Result<(), Cli
     let files = FileStory { sender: &chat.ann, reader: &chat.bob, conversation: &chat.conversation };
     files.tell().await?;
     chat.end().await?;
+    LakeStory::begin(settings).await?.tell().await?;
     match time {
         Time::Moves => people.live_through_a_year().await?,
         Time::Stays => say("\nA year in the life of a token: shown by a demo that starts a bundle of its own"),
@@ -109,7 +112,15 @@ where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<Option<T>, Wrong>>,
 {
-    let deadline = Instant::now() + PATIENCE;
+    within(PATIENCE, problem, ask).await
+}
+
+async fn within<T, F, Fut>(patience: Duration, problem: &str, ask: F) -> Result<T, Wrong>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<Option<T>, Wrong>>,
+{
+    let deadline = Instant::now() + patience;
     loop {
         match ask().await? {
             Some(value) => return Ok(value),

@@ -65,26 +65,30 @@ struct Open {
 impl Open {
     async fn at(place: &Place) -> Result<Self, CliFault> {
         let found = LakePlace::find(place).await?;
-        let provider = found.aws.credentials_provider();
-        let provider = provider.ok_or_else(|| CliFault::Argument("there are no AWS credentials".to_owned()))?;
-        let keys = provider.provide_credentials().await;
-        let keys = keys.map_err(|cause| CliFault::storage("there are no AWS credentials", cause))?;
-        let setting = |name: &str| match name {
-            "AWS_ACCESS_KEY_ID" => Some(keys.access_key_id().to_owned()),
-            "AWS_SECRET_ACCESS_KEY" => Some(keys.secret_access_key().to_owned()),
-            "AWS_SESSION_TOKEN" => keys.session_token().map(str::to_owned),
-            "AWS_REGION" => found.aws.region().map(ToString::to_string),
-            "AWS_ENDPOINT_URL" => found.aws.endpoint_url().map(str::to_owned),
-            _ => None,
-        };
-        let settings = Settings::bucket(&found.bucket, &setting)?.with_roots(AMAZON_ROOTS);
         let sqs = aws_sdk_sqs::Client::new(&found.aws);
         Ok(Self {
-            lake: Lake::open(&settings)?,
+            lake: open(&found).await?,
             intakes: SqsIntakeQueue::new(sqs.clone(), found.queue),
             merges: SqsCompactQueue::new(sqs, found.merges),
         })
     }
+}
+
+/// The lake of a bundle.
+pub(crate) async fn open(place: &LakePlace) -> Result<Lake, CliFault> {
+    let provider = place.aws.credentials_provider();
+    let provider = provider.ok_or_else(|| CliFault::Argument("there are no AWS credentials".to_owned()))?;
+    let keys = provider.provide_credentials().await;
+    let keys = keys.map_err(|cause| CliFault::storage("there are no AWS credentials", cause))?;
+    let setting = |name: &str| match name {
+        "AWS_ACCESS_KEY_ID" => Some(keys.access_key_id().to_owned()),
+        "AWS_SECRET_ACCESS_KEY" => Some(keys.secret_access_key().to_owned()),
+        "AWS_SESSION_TOKEN" => keys.session_token().map(str::to_owned),
+        "AWS_REGION" => place.aws.region().map(ToString::to_string),
+        "AWS_ENDPOINT_URL" => place.aws.endpoint_url().map(str::to_owned),
+        _ => None,
+    };
+    Ok(Lake::open(&Settings::bucket(&place.bucket, &setting)?.with_roots(AMAZON_ROOTS))?)
 }
 
 pub(crate) async fn run(place: &Place, command: LakeCommand) -> Result<(), CliFault> {

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use domain::app::{AppKind, AppSecrets, AppStore as _, Brand};
 use domain::id::AppId;
 use lambda_kit::random;
-use local::{ClientSettings, LarkSettings, Options, Running};
+use local::{ClientSettings, LarkSettings, Options, Running, Settings};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -105,7 +105,10 @@ impl StartArgs {
 
 pub(crate) async fn run(place: &Place, args: LocalArgs) -> Result<(), CliFault> {
     match args.command {
-        Some(LocalCommand::Trigger { function, schedule }) => trigger(place, &function, schedule.as_deref()).await,
+        Some(LocalCommand::Trigger { function, schedule }) => {
+            say(trigger(&running(place)?, &function, schedule.as_deref()).await?);
+            Ok(())
+        }
         Some(LocalCommand::Clock(args)) => local_clock::run(place, &args).await,
         None => serve(place, args.start).await,
     }
@@ -238,8 +241,8 @@ async fn first_source(bundle: &Running) -> Result<Option<String>, CliFault> {
     Ok(Some(webhook_key::first(&stack, "wechat").await?.expose_secret().to_owned()))
 }
 
-async fn trigger(place: &Place, function: &str, schedule: Option<&str>) -> Result<(), CliFault> {
-    let settings = running(place)?;
+/// Fires the schedules of a function, or one of them, and returns what the bundle says.
+pub(crate) async fn trigger(settings: &Settings, function: &str, schedule: Option<&str>) -> Result<String, CliFault> {
     let url = format!("{}/_skylark/trigger/{function}", settings.aws_endpoint);
     let chosen = schedule.map(|schedule| ("schedule", schedule));
     let answer = reqwest::Client::new().post(url).query(chosen.as_slice()).send().await;
@@ -247,6 +250,5 @@ async fn trigger(place: &Place, function: &str, schedule: Option<&str>) -> Resul
     if !answer.status().is_success() {
         return Err(CliFault::Argument(answer.text().await.unwrap_or_default()));
     }
-    say(answer.text().await.unwrap_or_default());
-    Ok(())
+    Ok(answer.text().await.unwrap_or_default())
 }

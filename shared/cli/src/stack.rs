@@ -188,9 +188,12 @@ impl LakePlace {
             let (queue, merges) = (output("LakeQueue")?, output("CompactQueue")?);
             return Ok(Self { aws, bucket, queue, merges });
         }
-        let settings = running(place)?;
+        Self::local(&running(place)?).await
+    }
+
+    pub(crate) async fn local(settings: &Settings) -> Result<Self, CliFault> {
         Ok(Self {
-            aws: local_config(&settings).await,
+            aws: local_config(settings).await,
             bucket: named("bucket", "LakeBucket", &settings.buckets)?,
             queue: named("queue", "LakeQueue", &settings.queues)?,
             merges: named("queue", "CompactQueue", &settings.queues)?,
