@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use arrow_array::StringArray;
@@ -18,10 +19,12 @@ use futures_util::stream::{self, StreamExt as _};
 use lake::{DataFile, Lake, Settings};
 use lake_sample::{Event, FIRST_LAKE, Plan, What};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
-use skylark_tests::bundle::{Bundle, binaries, sqs, until, workspace};
+use skylark_tests::bundle::{Bundle, aws, binaries, sqs, until, workspace};
+use skylark_tests::chat::Person;
 
 /// What a killed worker held is handed out again after the queue's visibility timeout; then it has to be appended.
 const PATIENCE: Duration = Duration::from_secs(500);
@@ -350,18 +353,24 @@ async fn replays_of_a_message_a_raw_object_and_a_day_change_nothing() {
     assert_eq!(column(&bundle, Kind::Messages, "msg_id").await.len(), expected.messages.len());
 }
 
-/// The template with something else about appending and its queue.
-fn template(folder: &Path, changes: &[(&str, &str)]) -> PathBuf {
+/// The template with something else about resources: of each its name, a text and what takes its place, or that of the next one that has it.
+fn template(folder: &Path, changes: &[(&str, &str, &str)]) -> PathBuf {
     let text = fs::read_to_string(workspace().join("template.yaml")).unwrap();
-    let (before, of_append) = text.split_once("  LakeAppendFunction:\n").unwrap();
-    let changed = changes.iter().fold(of_append.to_owned(), |text, (from, to)| {
-        assert!(text.contains(from), "{from}");
-        text.replacen(from, to, 1)
+    let changed = changes.iter().fold(text, |text, (resource, from, to)| {
+        let (before, of_it) = text.split_once(&format!("\n  {resource}:\n")).unwrap();
+        assert!(of_it.contains(from), "{from}");
+        format!("{before}\n  {resource}:\n{}", of_it.replacen(from, to, 1))
     });
     let file = folder.join("template.yaml");
-    fs::write(&file, format!("{before}  LakeAppendFunction:\n{changed}")).unwrap();
+    fs::write(&file, changed).unwrap();
     file
 }
+
+/// Nobody waits for more events, so that there are many small files soon.
+const HASTY: [(&str, &str, &str); 2] = [
+    ("LakeAppendFunction", "BatchSize: 1000", "BatchSize: 10"),
+    ("LakeAppendFunction", "            MaximumBatchingWindowInSeconds: 10\n", ""),
+];
 
 #[tokio::test]
 async fn small_files_become_one_while_readers_see_every_message_once() {
@@ -369,10 +378,8 @@ async fn small_files_become_one_while_readers_see_every_message_once() {
     let plan = Plan { seed: 17, events: 360, from: midnight, spread_secs: 3_600, mixed: false };
     let events: Vec<Event> = plan.events().collect();
     let expected = Expected::of(events.iter());
-    // Nobody waits for more events, so that there are many small files soon.
     let folder = tempfile::tempdir().unwrap();
-    let hasty = [("BatchSize: 1000", "BatchSize: 10"), ("            MaximumBatchingWindowInSeconds: 10\n", "")];
-    let template = template(folder.path(), &hasty);
+    let template = template(folder.path(), &HASTY);
     let bundle = Bundle::start_template(tempfile::tempdir().unwrap(), &template, binaries());
     let lake = lake(&bundle);
     let (known, done) = (Cell::new(0), Cell::new(false));
@@ -439,7 +446,10 @@ async fn what_failed_to_the_end_comes_into_the_lake_with_one_command() {
     let folder = tempfile::tempdir().unwrap();
     // The function does not find its table, and an event is given up at once.
     let [patient, hasty] = [10, 1].map(|count| format!("!GetAtt LakeDeadLetters.Arn, maxReceiveCount: {count}"));
-    let mistake = [("LAKE_TABLE: !Ref LakeTable", "LAKE_TABLE: nowhere"), (patient.as_str(), hasty.as_str())];
+    let mistake = [
+        ("LakeAppendFunction", "LAKE_TABLE: !Ref LakeTable", "LAKE_TABLE: nowhere"),
+        ("LakeQueue", patient.as_str(), hasty.as_str()),
+    ];
     let template = template(folder.path(), &mistake);
     let bundle = Bundle::start_template(tempfile::tempdir().unwrap(), &template, binaries());
     assert!(post_all(&bundle, &events).await.iter().all(|acknowledged| *acknowledged));
@@ -460,6 +470,200 @@ async fn what_failed_to_the_end_comes_into_the_lake_with_one_command() {
     drained(&bundle).await;
     assert_eq!((counts(&bundle), held(&bundle)), (before, 0));
     assert_eq!(column(&bundle, Kind::Messages, "msg_id").await.len(), expected.messages.len());
+}
+
+#[tokio::test]
+async fn what_the_stream_gave_up_comes_into_the_lake_with_one_command() {
+    let folder = tempfile::tempdir().unwrap();
+    // The relay does not find the lake's queue, and a change is given up at once.
+    let patient = "            MaximumRetryAttempts: 5\n";
+    let mistake = [
+        ("OutboxRelayFunction", "LAKE_QUEUE_URL: !Ref LakeQueue", "LAKE_QUEUE_URL: nowhere"),
+        ("OutboxRelayFunction", patient, "            MaximumRetryAttempts: 0\n"),
+        ("OutboxRelayFunction", patient, "            MaximumRetryAttempts: 0\n"),
+    ];
+    let template = template(folder.path(), &mistake);
+    let bundle = Bundle::start_template(tempfile::tempdir().unwrap(), &template, binaries());
+    let ann = Person::join(&bundle, "ann").await;
+    let conversation = ann.converse(&["bob"]).await;
+    let texts: BTreeSet<String> = (1..=12).map(|number| format!("第 {number} 条 🎉")).collect();
+    for text in &texts {
+        ann.say(&conversation, text).await;
+    }
+    // Those of one invocation lie together.
+    let kept = until("every message to be given up", || async {
+        let kept = evidence(&bundle).await;
+        let has = |text: &String| kept.values().any(|object| String::from_utf8_lossy(object).contains(text.as_str()));
+        texts.iter().all(has).then_some(kept)
+    })
+    .await;
+    assert_eq!(counts(&bundle), [0, 0, 0]);
+
+    let bundle = Bundle::start_on(bundle.kill());
+    let redrive = || {
+        let out = skylark(&bundle, &["dlq", "redrive", "EvidenceBucket", "--force", "--json"]);
+        serde_json::from_str::<Value>(&out).unwrap()["redriven"].as_u64().unwrap()
+    };
+    assert_eq!(redrive(), kept.len() as u64);
+    let expected = [texts.len() as u64, 0, 0];
+    settles(&bundle, "every message", |counts| counts == expected).await;
+    assert!(evidence(&bundle).await.is_empty());
+
+    // Once more, as by a command that was killed before it deleted anything.
+    for (key, object) in &kept {
+        let put = s3(&bundle).put_object().bucket(bundle.setting("/buckets/EvidenceBucket")).key(key);
+        put.body(object.clone().into()).send().await.unwrap();
+    }
+    assert_eq!(redrive(), kept.len() as u64);
+    drained(&bundle).await;
+    assert_eq!(counts(&bundle), expected);
+    let stored: BTreeSet<String> = column(&bundle, Kind::Messages, "content").await.into_iter().collect();
+    assert_eq!(stored, texts);
+}
+
+fn s3(bundle: &Bundle) -> aws_sdk_s3::Client {
+    let config = aws_sdk_s3::config::Builder::from(&aws(bundle)).force_path_style(true).build();
+    aws_sdk_s3::Client::from_conf(config)
+}
+
+/// What the streams gave up, by its key.
+async fn evidence(bundle: &Bundle) -> BTreeMap<String, Vec<u8>> {
+    let (s3, bucket) = (s3(bundle), bundle.setting("/buckets/EvidenceBucket"));
+    let listed = s3.list_objects_v2().bucket(bucket).send().await.unwrap();
+    let mut found = BTreeMap::new();
+    for key in listed.contents().iter().filter_map(|object| object.key()) {
+        let object = s3.get_object().bucket(bucket).key(key).send().await.unwrap();
+        found.insert(key.to_owned(), object.body.collect().await.unwrap().to_vec());
+    }
+    found
+}
+
+/// Processes that carry out a function of the bundle.
+fn workers(bundle: &Bundle, function: &str) -> Vec<Pid> {
+    let of = |pid: &str, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    let ours = all.filter(|pid| {
+        let parent = of(pid, "stat").rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+        let program = of(pid, "cmdline");
+        parent == Some(bundle.process_id().as_raw())
+            && program.split('\0').next().is_some_and(|it| it.ends_with(function))
+    });
+    ours.filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
+}
+
+/// How many messages of a queue are being worked on.
+async fn in_work(bundle: &Bundle, queue: &str) -> u64 {
+    let name = aws_sdk_sqs::types::QueueAttributeName::ApproximateNumberOfMessagesNotVisible;
+    let request = sqs(bundle).get_queue_attributes().queue_url(bundle.setting(&format!("/queues/{queue}")));
+    let answer = request.attribute_names(name.clone()).send().await.unwrap();
+    answer.attributes.unwrap()[&name].parse().unwrap()
+}
+
+/// Kills whoever carries out a function as soon as there is work in hand, and says how many were killed in the middle of it.
+async fn kill_in_work(bundle: &Bundle, (function, resource, queue): (&str, &str, &str), after: Duration) -> usize {
+    let log = || fs::read_to_string(bundle.folder().join(format!("logs/skylark-{resource}.log"))).unwrap_or_default();
+    let died = || log().matches("signal: killed").count();
+    let before = died();
+    until("work to be in hand", || async { (in_work(bundle, queue).await > 0).then_some(()) }).await;
+    tokio::time::sleep(after).await;
+    for worker in workers(bundle, function) {
+        // One that has ended meanwhile is as dead.
+        let _ = kill(worker, Signal::SIGKILL);
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    died() - before
+}
+
+#[tokio::test]
+async fn whoever_is_killed_in_the_middle_readers_see_every_row_once() {
+    let midnight = (from() / 86_400) * 86_400;
+    let plan = |seed, events, from| Plan { seed, events, from, spread_secs: 3_600, mixed: false };
+    // More than one batch.
+    let imported: Vec<Event> = plan(31, 60_000, midnight).events().collect();
+    let posted: Vec<Event> = plan(37, 400, midnight - 86_400).events().collect();
+    let expected = Expected::of(imported.iter().chain(&posted));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("archive.jsonl");
+    let lines: Vec<&[u8]> = imported.iter().map(|event| event.body.as_slice()).collect();
+    fs::write(&file, lines.join(&b'\n')).unwrap();
+
+    // What a killed worker held is soon handed out again.
+    let soon = [
+        HASTY[0],
+        HASTY[1],
+        ("LakeAppendFunction", "Timeout: 30", "Timeout: 10"),
+        ("LakeCompactFunction", "Timeout: 900", "Timeout: 15"),
+        ("LakeQueue", "VisibilityTimeout: 180", "VisibilityTimeout: 10"),
+        ("CompactQueue", "VisibilityTimeout: 5400", "VisibilityTimeout: 15"),
+    ];
+    let template = template(folder.path(), &soon);
+    let bundle = Bundle::start_template(tempfile::tempdir().unwrap(), &template, binaries());
+    let lake = lake(&bundle);
+    let (append, compact) =
+        (("lake-append", "LakeAppendFunction", "LakeQueue"), ("lake-compact", "LakeCompactFunction", "CompactQueue"));
+    let done = Cell::new(false);
+
+    let dying = async {
+        let mut import = Command::new(binaries().join("skylark"));
+        import.args(["lake", "import"]).arg(&file).arg("--data").arg(bundle.folder());
+        let mut import = import.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        until("the first batch to be there", || async {
+            (lake.stats(Kind::Messages).await.unwrap().rows > 0).then_some(())
+        })
+        .await;
+        import.kill().unwrap();
+        assert!(!import.wait().unwrap().success(), "it was in the middle");
+        let half = lake.stats(Kind::Messages).await.unwrap().rows;
+        skylark(&bundle, &["lake", "import", file.to_str().unwrap()]);
+        let whole = lake.stats(Kind::Messages).await.unwrap().rows;
+        assert!(half < whole && whole == imported.len() as u64, "{half} {whole}");
+
+        let mut kills = [0, 0];
+        let killing = async {
+            for after in [10, 40, 90] {
+                kills[0] += kill_in_work(&bundle, append, Duration::from_millis(after)).await;
+            }
+        };
+        tokio::join!(killing, async {
+            assert!(post_all(&bundle, &posted).await.iter().all(|acknowledged| *acknowledged));
+        });
+        settles(&bundle, "what was posted", |counts| counts[0] == expected.messages.len() as u64).await;
+        drained(&bundle).await;
+
+        // The import's files are few.
+        skylark(&bundle, &["lake", "compact"]);
+        for after in [50, 400] {
+            kills[1] += kill_in_work(&bundle, compact, Duration::from_millis(after)).await;
+        }
+        let table = until("each day to be one file", || async {
+            let table = lake.stats(Kind::Messages).await.unwrap();
+            table.days.iter().all(|day| day.open_files == 1).then_some(table)
+        })
+        .await;
+        done.set(true);
+        (kills, table)
+    };
+    let reading = async {
+        let (mut reads, mut seen) = (0_u64, BTreeSet::new());
+        while !done.get() {
+            let ids = column(&bundle, Kind::Messages, "msg_id").await;
+            let now: BTreeSet<String> = ids.iter().cloned().collect();
+            assert_eq!(now.len(), ids.len(), "a message is there twice");
+            assert!(now.is_superset(&seen), "a message was there and is not");
+            (reads, seen) = (reads + 1, now);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        reads
+    };
+    let ((kills, table), reads) = tokio::join!(dying, reading);
+    println!(
+        "{} rows in {} files at version {}; killed in the middle of their work: 1 import, {} of appending, {} of merging; {reads} reads",
+        table.rows, table.files, table.version, kills[0], kills[1]
+    );
+    assert!(kills[0] > 0 && kills[1] > 0);
+    let ids = column(&bundle, Kind::Messages, "msg_id").await;
+    assert_eq!(ids.len(), expected.messages.len());
+    assert_eq!(ids.into_iter().collect::<BTreeSet<_>>(), expected.messages);
 }
 
 #[tokio::test]
