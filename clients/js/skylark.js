@@ -38,8 +38,15 @@ const SIGNED = 20;
 const CHUNK_TRIES = 5;
 const ROUNDS = 5;
 
+/** How many bytes are summed up at a time: the page must be able to breathe in between. */
+const PIECE = 1024 * 1024;
+
 const random = (below) => Math.random() * below;
-const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+const sleep = (ms, signal) =>
+  new Promise((done, fail) => {
+    setTimeout(done, ms);
+    signal?.addEventListener("abort", () => fail(signal.reason), { once: true });
+  });
 
 /** An answer that is no success. `status`, `code` and `details` are the API's. */
 export class SkylarkError extends Error {
@@ -224,8 +231,10 @@ export class Skylark extends EventTarget {
 
   /**
    * Sends a `File` or `Blob` to a conversation in chunks, several at once, and resolves with the file as the API tells it: its `file_id` is
-   * what a message of type `file` names. Whoever keeps the id that `onBegin` is told can give it back as `uploadId` after an interruption,
-   * with the same bytes: then only what is missing is sent.
+   * what a message of type `file` names. It is read once before, for the checksum that the whole must have in the end.
+   *
+   * Whoever keeps the id that `onBegin` is told can give it back as `uploadId` after an interruption or a reload of the page, with the same
+   * bytes: then only what is missing is sent, and the first `onProgress` says what is there. `signal` stops; `remove` gives the upload up.
    */
   async upload(conversationId, file, { name = file.name, type = file.type, uploadId, chunkSize, parallel = 3, onBegin, onProgress, signal } = {}) {
     const begun = uploadId
@@ -236,6 +245,7 @@ export class Skylark extends EventTarget {
           file_size: file.size,
           mime_type: type || "application/octet-stream",
           chunk_size: chunkSize,
+          checksum_crc64nvme: await crc64(file),
         });
     if (uploadId && begun.file_size !== file.size) throw new SkylarkError(409, { error: "other_file", message: "the upload is of another file" });
     const path = `/v1/files/${begun.upload_id}`;
@@ -244,6 +254,7 @@ export class Skylark extends EventTarget {
     const slice = (number) => file.slice((number - 1) * begun.chunk_size, number * begun.chunk_size);
     let sent = file.size - missing.reduce((sum, number) => sum + slice(number).size, 0);
     const arrived = (bytes) => onProgress?.({ sent: (sent += bytes), total: file.size });
+    arrived(0);
     for (let round = 1; begun.status === "uploading"; round += 1) {
       for (let at = 0; at < missing.length; at += SIGNED) await this.#sendChunks(path, missing.slice(at, at + SIGNED), { slice, parallel, arrived, signal });
       try {
@@ -261,7 +272,7 @@ export class Skylark extends EventTarget {
       if (status !== "merging" && status !== "uploading") {
         throw new SkylarkError(422, { error: failure?.code ?? `upload_${status}`, message: failure?.message ?? `the upload is ${status}` });
       }
-      await sleep(wait);
+      await sleep(wait, signal);
     }
   }
 
@@ -277,7 +288,7 @@ export class Skylark extends EventTarget {
 
   async #sign(path, numbers, slice) {
     const checksums = [];
-    for (const number of numbers) checksums.push(crc64(new Uint8Array(await slice(number).arrayBuffer())));
+    for (const number of numbers) checksums.push(await crc64(slice(number)));
     return (await this.#call("POST", `${path}/chunks`, { chunk_numbers: numbers, checksums })).chunks;
   }
 
@@ -289,7 +300,11 @@ export class Skylark extends EventTarget {
         arrived(slice(chunk.chunk_number).size);
       }
     };
-    await Promise.all(Array.from({ length: parallel }, work));
+    try {
+      await Promise.all(Array.from({ length: parallel }, work));
+    } finally {
+      waiting.length = 0; // When one has failed, the others begin no more.
+    }
   }
 
   /** Sends a chunk until it arrives. A URL that is no longer good is asked for again. */
@@ -308,7 +323,7 @@ export class Skylark extends EventTarget {
         problem = error;
       }
       if (turn === CHUNK_TRIES) throw problem;
-      await sleep(random(SECOND * 2 ** turn));
+      await sleep(random(SECOND * 2 ** turn), signal);
     }
   }
 
@@ -345,16 +360,19 @@ export class Skylark extends EventTarget {
 
 let crcTable = null;
 
-/** The CRC64NVME of bytes as S3 writes it. In two halves: a number holds no 64 bits, and a BigInt is slow. */
-function crc64(bytes) {
+/** The CRC64NVME of a blob as S3 writes it. In two halves: a number holds no 64 bits, and a BigInt is slow. */
+async function crc64(blob) {
   crcTable ??= makeCrcTable();
   const { high: tableHigh, low: tableLow } = crcTable;
   let high = 0xffffffff;
   let low = 0xffffffff;
-  for (let at = 0; at < bytes.length; at += 1) {
-    const index = (low ^ bytes[at]) & 0xff;
-    low = ((low >>> 8) | (high << 24)) ^ tableLow[index];
-    high = (high >>> 8) ^ tableHigh[index];
+  for (let start = 0; start < blob.size; start += PIECE) {
+    const bytes = new Uint8Array(await blob.slice(start, start + PIECE).arrayBuffer());
+    for (let at = 0; at < bytes.length; at += 1) {
+      const index = (low ^ bytes[at]) & 0xff;
+      low = ((low >>> 8) | (high << 24)) ^ tableLow[index];
+      high = (high >>> 8) ^ tableHigh[index];
+    }
   }
   const sum = new DataView(new ArrayBuffer(8));
   sum.setUint32(0, ~high >>> 0);

@@ -28,9 +28,11 @@ pub struct Person {
 impl Person {
     /// Registers a client for the user, with a limit that no test reaches.
     pub async fn join(bundle: &Bundle, user: &str) -> Self {
-        let arguments =
-            ["client", "add", "--json", "--name", user, "--user-id", user, "--scope", "chat", "--rate", "100000"];
-        let (code, out, err) = bundle.skylark(&arguments);
+        let arguments = [
+            &["client", "add", "--json", "--name", user, "--user-id", user, "--rate", "100000"][..],
+            &["--scope", "chat", "--scope", "files"],
+        ];
+        let (code, out, err) = bundle.skylark(&arguments.concat());
         assert_eq!(code, 0, "{out}{err}");
         let client: Value = serde_json::from_str(&out).unwrap();
         let http = Client::new();

@@ -17,5 +17,7 @@ pub mod chat;
     reason = "what is not as described ends the test"
 )]
 pub mod description;
+#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what does not run ends the test")]
+pub mod files;
 pub mod workspace;
 pub mod yaml;

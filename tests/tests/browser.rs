@@ -1,30 +1,37 @@
-//! The JavaScript client in a real browser: two pages are two people who chat, while connections rotate, break and miss too much.
+//! The JavaScript client in a real browser: two pages are two people who chat, while connections rotate, break and miss too much, and who
+//! send a file over a line that does the same.
 //! Needs `chromium` and `chromedriver` (Debian: packages chromium, chromium-driver).
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "what does not run ends the test")]
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use domain::upload::checksum::{Crc64, Sha256Sum};
 use futures_util::future::join_all;
 use reqwest::Client;
+use reqwest::Method;
 use serde_json::{Value, json};
 use skylark_tests::bundle::{Bundle, aws, until};
 use skylark_tests::chat::Person;
+use skylark_tests::files::{noise, s3_requests};
 use skylark_tests::workspace;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-/// What each person's page is: a list of messages, and the client.
-const PAGE: &str = r##"<!doctype html><meta charset="utf-8"><title>Skylark</title><ol id="messages"></ol>
+const CHUNK: usize = 5 << 20;
+
+/// What each person's page is: a list of messages, a file that can be picked, and the client.
+const PAGE: &str = r##"<!doctype html><meta charset="utf-8"><title>Skylark</title><ol id="messages"></ol><input id="file" type="file">
 <script type="module">
   import { Skylark } from "/skylark.js";
   window.log = [];
   window.start = async ({ api, socket, token, conversation, waits }) => {
     const skylark = new Skylark({ api, socket, token: () => token, waits });
-    for (const type of ["message", "status", "read", "state"])
+    for (const type of ["message", "status", "read", "file", "state"])
       skylark.addEventListener(type, ({ detail }) => window.log.push({ type, detail }));
     skylark.addEventListener("message", ({ detail }) => {
       const item = document.createElement("li");
@@ -35,6 +42,19 @@ const PAGE: &str = r##"<!doctype html><meta charset="utf-8"><title>Skylark</titl
     window.skylark = skylark;
     await skylark.connect();
   };
+  window.progress = [];
+  // Goes on with what was begun before the page was loaded.
+  window.upload = (conversation, chunkSize) => {
+    window.uploaded = window.skylark.upload(conversation, document.querySelector("#file").files[0], {
+      chunkSize,
+      uploadId: localStorage.getItem("upload") ?? undefined,
+      onBegin: (id) => localStorage.setItem("upload", id),
+      onProgress: ({ sent }) => window.progress.push(sent),
+    });
+  };
+  window.failures = 0;
+  const { fetch } = window;
+  window.fetch = (...request) => fetch(...request).catch((error) => { window.failures += 1; throw error; });
 </script>"##;
 
 /// Serves the page and the client on a port of its own.
@@ -151,6 +171,27 @@ impl Page<'_> {
         self.browser.tell("window", json!({ "handle": self.tab })).await;
     }
 
+    /// What the line of this page can do; nothing means all that the machine can.
+    async fn line(&self, bytes_a_second: Option<usize>, offline: bool) {
+        self.turn_to().await;
+        let rate = bytes_a_second.map_or(json!(-1), |rate| json!(rate));
+        let conditions =
+            json!({ "offline": offline, "latency": 0, "download_throughput": -1, "upload_throughput": rate });
+        self.browser.tell("chromium/network_conditions", json!({ "network_conditions": conditions })).await;
+    }
+
+    async fn pick(&self, file: &Path) {
+        self.turn_to().await;
+        let found = self.browser.tell("element", json!({ "using": "css selector", "value": "#file" })).await;
+        let id = found.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned();
+        self.browser.tell(&format!("element/{id}/value"), json!({ "text": file })).await;
+    }
+
+    /// How many bytes the page was told to have arrived, each time.
+    async fn progress(&self) -> Vec<usize> {
+        serde_json::from_value(self.run("return window.progress", Value::Null).await).unwrap()
+    }
+
     /// Runs a script in the page, which may await, and returns its value.
     async fn run(&self, script: &str, argument: Value) -> Value {
         self.turn_to().await;
@@ -265,5 +306,106 @@ async fn two_pages_chat_whatever_happens_to_their_connections() {
     let numbers =
         c.run("return window.log.filter((it) => it.type === 'message').map((it) => it.detail.seq)", Value::Null).await;
     assert_eq!(numbers, json!((1..=511).collect::<Vec<u64>>()), "each once, in order");
+    browser.quit().await;
+}
+
+#[tokio::test]
+async fn a_page_on_a_bad_line_sends_a_file_and_after_a_reload_what_is_missing() {
+    const CHUNKS: usize = 12;
+    let bundle = Bundle::start();
+    let (ann, bob) = (Person::join(&bundle, "ann").await, Person::join(&bundle, "bob").await);
+    let conversation = ann.converse(&["bob"]).await;
+    let (origin, browser) = (serve().await, Browser::start().await);
+    let (a, b) = (browser.open(&origin).await, browser.open(&origin).await);
+    let waits = json!({ "firstRetry": 300, "retry": 100 });
+    a.start(&bundle, &ann, &conversation, waits.clone()).await;
+    b.start(&bundle, &bob, &conversation, waits.clone()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (path, body) = (folder.path().join("周报 📄.bin"), noise(80, (CHUNKS - 1) * CHUNK + 1_234));
+    std::fs::write(&path, &body).unwrap();
+
+    // Four seconds for three chunks at once, and then nothing goes at all for a while.
+    a.line(Some(4 << 20), false).await;
+    a.pick(&path).await;
+    let upload = "window.upload(...argument)";
+    a.run(upload, json!([conversation, CHUNK])).await;
+    until("a chunk", || async { (a.progress().await.len() > 1).then_some(()) }).await;
+    a.line(None, true).await;
+    until("failures", || async { (a.run("return window.failures", Value::Null).await != 0).then_some(()) }).await;
+    a.line(Some(4 << 20), false).await;
+    let before = a.progress().await.len();
+    until("another chunk", || async { (a.progress().await.len() > before).then_some(()) }).await;
+
+    // Somebody reloads the page, which picks the same file and goes on.
+    a.browser.tell("refresh", json!({})).await;
+    a.line(None, false).await;
+    a.start(&bundle, &ann, &conversation, waits).await;
+    a.pick(&path).await;
+    let put = s3_requests(&bundle).await["UploadPart"];
+    a.run(upload, json!([conversation, CHUNK])).await;
+    let file = a.run("return await window.uploaded", Value::Null).await;
+    assert_eq!((&file["file_size"], &file["filename"]), (&json!(body.len()), &json!("周报 📄.bin")), "{file}");
+    assert_eq!(file["checksum_crc64nvme"], Crc64::of(&body).to_string());
+    let progress = a.progress().await;
+    let missing = (body.len() - progress[0]).div_ceil(CHUNK);
+    assert!((1..CHUNKS - 1).contains(&missing), "it was reloaded in the middle: {progress:?}");
+    assert_eq!((progress.last(), progress.len()), (Some(&body.len()), 1 + missing), "{progress:?}");
+    assert_eq!(s3_requests(&bundle).await["UploadPart"] - put, missing as u64, "only what was missing");
+
+    b.hears("file", "file_id", file["file_id"].clone()).await;
+    let fetched = b.run(
+        "const answer = await fetch((await window.skylark.file(argument)).download_url);
+         const sum = new Uint8Array(await crypto.subtle.digest('SHA-256', await answer.arrayBuffer()));
+         return [answer.headers.get('content-disposition'), [...sum].map((byte) => byte.toString(16).padStart(2, '0')).join('')];",
+        file["file_id"].clone(),
+    );
+    let fetched = fetched.await;
+    let mut sum = Sha256Sum::default();
+    sum.add(&body);
+    assert_eq!(fetched[1], sum.finish().to_string(), "byte for byte");
+    assert!(fetched[0].as_str().unwrap().starts_with("attachment; filename="), "{fetched}");
+    browser.quit().await;
+}
+
+#[tokio::test]
+async fn a_page_cannot_send_other_bytes_than_it_announced() {
+    let bundle = Bundle::start();
+    let ann = Person::join(&bundle, "ann").await;
+    let conversation = ann.converse(&["bob"]).await;
+    let (origin, browser) = (serve().await, Browser::start().await);
+    let page = browser.open(&origin).await;
+    page.start(&bundle, &ann, &conversation, json!({})).await;
+
+    // S3 itself refuses what is not as its URL was signed for: the checksum, and the length that the browser writes.
+    let begun = json!({
+        "conversation_id": conversation, "filename": "a", "file_size": 3, "mime_type": "text/plain",
+        "checksums": [Crc64::of(b"abc").to_string()],
+    });
+    let (_, begun) = ann.call(Method::POST, "/v1/files/initiate", Some(begun)).await;
+    let put = "const { url, headers: { 'content-length': _, ...headers } } = argument[0];
+               const answer = await fetch(url, { method: 'PUT', headers, body: argument[1] });
+               return [answer.status, answer.headers.get('x-amz-checksum-crc64nvme')];";
+    let sum = Crc64::of(b"abc").to_string();
+    for (body, expected) in [("abd", json!([400, null])), ("abcd", json!([403, null])), ("abc", json!([200, sum]))] {
+        assert_eq!(page.run(put, json!([begun["chunks"][0], body])).await, expected, "{body}");
+    }
+
+    // Whoever goes on with another file of the same size has sent none of the two.
+    let stopped = "const stop = new AbortController();
+        const bytes = new Uint8Array(argument[1] + 1_000);
+        const begin = (more) => window.skylark.upload(argument[0], new Blob([bytes]), { chunkSize: argument[1], parallel: 1, ...more });
+        let uploadId;
+        const onBegin = (id) => (uploadId = id);
+        const onProgress = ({ sent }) => sent > 0 && stop.abort();
+        const end = [await begin({ onBegin, onProgress, signal: stop.signal }).catch((error) => error.name)];";
+    let other = format!(
+        "{stopped} bytes[bytes.length - 1] = 1; end.push(await begin({{ uploadId }}).catch((error) => error.code)); return end;"
+    );
+    let argument = json!([conversation, CHUNK]);
+    assert_eq!(page.run(&other, argument.clone()).await, json!(["AbortError", "checksum_mismatch"]));
+    let given_up = format!(
+        "{stopped} end.push((await window.skylark.remove(uploadId)).status); end.push(await begin({{ uploadId }}).catch((error) => error.code)); return end;"
+    );
+    assert_eq!(page.run(&given_up, argument).await, json!(["AbortError", "aborted", "upload_aborted"]));
     browser.quit().await;
 }

@@ -13,6 +13,7 @@ use base64::Engine as _;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use skylark_tests::bundle::{Bundle, aws, binaries, sqs, until, workspace};
+use skylark_tests::files::{noise, s3_requests};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,20 +27,6 @@ const CHUNK: usize = 5 * MIB;
 fn crc64(bytes: &[u8]) -> String {
     let value = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, bytes);
     base64::engine::general_purpose::STANDARD.encode(value.to_be_bytes())
-}
-
-/// Bytes that differ from one another, the same every time.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
 }
 
 /// Somebody who is logged in, with a client of their own that may come often.
@@ -191,13 +178,6 @@ async fn keys(bundle: &Bundle, prefix: &str) -> Vec<String> {
 
 async fn open_multiparts(bundle: &Bundle) -> usize {
     s3(bundle).list_multipart_uploads().bucket(files_bucket(bundle)).send().await.unwrap().uploads().len()
-}
-
-/// How many requests S3 had, by operation.
-async fn s3_requests(bundle: &Bundle) -> BTreeMap<String, u64> {
-    let url = format!("{}/_skylark/status", bundle.setting("/aws_endpoint"));
-    let status: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
-    serde_json::from_value(status["s3"].clone()).unwrap()
 }
 
 fn file_of(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
