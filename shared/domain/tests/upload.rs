@@ -583,6 +583,22 @@ async fn a_chunk_that_changed_fails_the_import_and_stays() {
     world.merge.run(&MergeJob::first(&upload.upload_id, Vec::new())).await.unwrap();
     let failed = world.stored(&upload.upload_id).await;
     assert_eq!((failed.status, failed.failure.unwrap().code.as_str()), (Status::Failed, "chunk_changed"));
-    assert_eq!(world.bucket.list("import/a/").await.unwrap().len(), 2);
+    assert_eq!(world.bucket.objects().into_keys().collect::<Vec<_>>(), ["import/a/0", "import/a/1"]);
     assert_eq!(world.bucket.multiparts(), 0);
+}
+
+#[tokio::test]
+async fn the_chunks_of_an_import_go_though_its_file_went_first() {
+    let world = world();
+    let (_, upload) = import(&world, MIXED).await;
+    let job = MergeJob::first(&upload.upload_id, Vec::new());
+    // The worker has recorded the file and dies before it deletes the chunks.
+    world.bus.down.store(true, Ordering::SeqCst);
+    assert!(world.merge.run(&job).await.is_err());
+    world.bus.down.store(false, Ordering::SeqCst);
+    let left = world.bucket.list("import/").await.unwrap().len();
+    world.desk.remove(&ann(), &upload.file_id, NOW).await.unwrap();
+    world.merge.run(&job).await.unwrap();
+    assert_eq!((left, world.bucket.objects().len()), (MIXED.len(), 0));
+    assert_eq!(world.facts(), Vec::<String>::new(), "of a file that is gone nothing is told");
 }

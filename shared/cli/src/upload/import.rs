@@ -138,7 +138,7 @@ async fn described(
         mime_type: media::essence(&args.mime_type)
             .ok_or_else(|| CliFault::Argument("--mime-type is none".to_owned()))?,
         file_size,
-        origin: Origin::Import { manifest: format!("{}{upload_id}.json", import::MANIFESTS) },
+        origin: Origin::Import { manifest: String::new() },
         total_chunks: u32::try_from(parts).unwrap_or(u32::MAX),
         checksum_crc64nvme: args
             .crc64nvme
@@ -164,11 +164,13 @@ async fn begin(stack: &Stack, files: &Files, upload: Upload, manifest: Vec<u8>) 
     {
         return Ok(before.clone());
     }
-    let Origin::Import { manifest: key } = &upload.origin else { return Ok(upload) };
-    files.bucket.put(key, manifest).await?;
+    let version = before.map_or(1, |before| before.version + 1);
+    // Of its own, because the one before may be deleted at this moment.
+    let key = format!("{}{}.{version}.json", import::MANIFESTS, upload.upload_id);
+    files.bucket.put(&key, manifest).await?;
     let multipart_id = files.bucket.begin(&upload.key(), &upload.mime_type).await?;
-    let begun = Upload { multipart_id, version: before.map_or(1, |before| before.version + 1), ..upload };
-    match begun.version {
+    let begun = Upload { multipart_id, version, origin: Origin::Import { manifest: key }, ..upload };
+    match version {
         1 => files.table.open(&begun, None).await?,
         _ => files.table.change(&Upload { touched_at: stack.now().await?, ..begun.clone() }).await?,
     }

@@ -143,8 +143,10 @@ impl Merge {
                     Err(fault) => return Err(fault),
                 },
                 Status::Completed => {
-                    if let Some(file) = self.files.file(&upload.file_id).await? {
-                        self.after(&upload, &file).await?;
+                    match self.files.file(&upload.file_id).await? {
+                        Some(file) => self.after(&upload, &file).await?,
+                        // Removed since, with its object. What it was made of is still to be deleted.
+                        None => self.delete_chunks(&upload).await?,
                     }
                     Ok(true)
                 }
@@ -350,26 +352,30 @@ impl Merge {
         let frame = Frame::file_completed(&file.conversation_id, public(file), file.completed_at);
         let job = PushJob::Tell { conversation_id: file.conversation_id.clone(), to: Audience::Everyone, frame };
         self.push.tell(&job, &format!("file#{}", file.file_id)).await?;
-        let mut unneeded = Vec::new();
         if file.object_key != upload.key() {
-            unneeded.push(upload.key());
+            self.objects.delete(&[upload.key()]).await?;
         }
-        if let Origin::Import { manifest } = &upload.origin
-            && let Some(read) = self.manifest(manifest).await?
-        {
-            unneeded.extend(read.chunks.into_iter().map(|chunk| chunk.key));
-            // Last, so that a run that is cut short finds it again.
-            self.objects.delete(&unneeded).await?;
-            unneeded = vec![manifest.clone()];
-        }
-        Ok(self.objects.delete(&unneeded).await?)
+        self.delete_chunks(upload).await
+    }
+
+    /// Deletes the chunks that an import has made a file of, and their list.
+    async fn delete_chunks(&self, upload: &Upload) -> Result<(), UploadFault> {
+        let Origin::Import { manifest } = &upload.origin else { return Ok(()) };
+        let Some(read) = self.manifest(manifest).await? else { return Ok(()) };
+        let chunks: Vec<String> = read.chunks.into_iter().map(|chunk| chunk.key).collect();
+        self.objects.delete(&chunks).await?;
+        // Last, so that a run that is cut short finds it again.
+        Ok(self.objects.delete(std::slice::from_ref(manifest)).await?)
     }
 
     /// Leaves nothing of an upload that came to nothing. The chunks of an import are somebody else's, and stay.
     async fn discard(&self, upload: &Upload) -> Result<(), PortFault> {
-        let key = upload.key();
-        self.multipart.abort(&key, &upload.multipart_id).await?;
-        self.objects.delete(&[key]).await
+        let mut unneeded = vec![upload.key()];
+        if let Origin::Import { manifest } = &upload.origin {
+            unneeded.push(manifest.clone());
+        }
+        self.multipart.abort(&upload.key(), &upload.multipart_id).await?;
+        self.objects.delete(&unneeded).await
     }
 
     async fn manifest(&self, key: &str) -> Result<Option<Manifest>, UploadFault> {
