@@ -7,10 +7,13 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use domain::upload::checksum::{Crc64, Sha256Sum};
 use futures_util::future::join_all;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use reqwest::Client;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -155,7 +158,15 @@ impl Browser {
 }
 
 impl Drop for Browser {
+    /// The driver is asked first: it ends its browsers, which are in no group with it.
     fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.driver.id().cast_signed()), Signal::SIGTERM);
+        for _ in 0..100 {
+            if matches!(self.driver.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
