@@ -312,7 +312,6 @@ fn serve_table(path: &std::path::Path) -> Result<SocketAddr, ChatError> {
     });
     database.create_table(serde_json::from_value(definition)?)?;
     // As a local bundle opens it.
-    database.disable_bulk_loading()?;
     index_records(path)?;
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;

@@ -36,8 +36,6 @@ pub enum TableError {
 /// Opens the file and makes what is missing of the template's tables.
 pub(crate) fn open(path: &Path, tables: &[Table]) -> Result<Database, TableError> {
     let database = Database::new(&path.to_string_lossy()).map_err(TableError::Open)?;
-    // Back to `synchronous = NORMAL`: what is acknowledged survives the process without waiting for the disk each time.
-    database.disable_bulk_loading().map_err(TableError::Open)?;
     local_mapping::stream::index_records(path).map_err(TableError::Index)?;
     for table in tables {
         make(&database, table)?;
