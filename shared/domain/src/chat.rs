@@ -7,7 +7,7 @@ mod store;
 
 pub use conversation::{
     Channel, Conversation, ConversationKind, METADATA_BYTES, MessageStatus, NewConversation, Preview, Progress,
-    Standing,
+    Standing, standing,
 };
 pub use fault::ChatFault;
 pub use message::{Draft, Message, Payload, Priority, TEXT_BYTES};

@@ -1,6 +1,5 @@
 //! Conversations, who is in them, and how far each has read.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
@@ -10,7 +9,7 @@ use aws_sdk_dynamodb::types::{
 };
 use domain::chat::{
     Conversation, ConversationKind, ConversationStore, Created, Joined, Memberships, Progress, ReadMark, Recent,
-    Standing,
+    Standing, standing,
 };
 use domain::fault::PortFault;
 use domain::id::{ChannelName, ConversationId, TenantId, UserId};
@@ -60,7 +59,7 @@ struct LastSaid {
 
 impl Activity {
     fn standing(self) -> Standing {
-        (Reverse(self.last_message.map_or(self.created_at, |last| last.created_at)), self.conversation_id)
+        standing(self.conversation_id, self.created_at, self.last_message.map(|last| last.created_at))
     }
 }
 

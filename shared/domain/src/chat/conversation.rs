@@ -80,6 +80,12 @@ pub struct Preview {
 /// The place in a list: the latest stands first, and of two at the same time always the same one.
 pub type Standing = (Reverse<OffsetDateTime>, ConversationId);
 
+/// Where a conversation stands that was opened then, and in which something was last said then, if anything was.
+#[must_use]
+pub fn standing(id: ConversationId, created_at: OffsetDateTime, last_said: Option<OffsetDateTime>) -> Standing {
+    (Reverse(last_said.unwrap_or(created_at)), id)
+}
+
 /// What a new conversation is asked to be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewConversation {
@@ -153,8 +159,7 @@ impl Conversation {
     /// Where it stands in the lists of its members: by when anything was last said in it.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        let at = self.last_message.as_ref().map_or(self.created_at, |last| last.created_at);
-        (Reverse(at), self.conversation_id.clone())
+        standing(self.conversation_id.clone(), self.created_at, self.last_message.as_ref().map(|last| last.created_at))
     }
 
     /// Lets the conversation end with this message.
