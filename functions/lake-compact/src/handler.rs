@@ -8,8 +8,8 @@ use lake_rows::Level;
 /// Decoded columns and encoded pages. Beside it are the keys of the rows, the log, and what is on its way to and from the store.
 const MEMORY_BYTES: usize = 224 << 20;
 
-/// Carries out the merge that is due in the job's partition, or possible if it was asked for by hand, if one is, and asks for another if that leaves one due. A merge takes what fits into
-/// one run, so that a partition of any size is done in steps.
+/// Carries out the merge that is due in the job's partition, or the possible one if somebody asked by hand, and asks for another if that
+/// leaves one. A merge takes what fits into one run, so that a partition of any size is done in steps.
 ///
 /// A second job, or one for a partition that somebody else merges meanwhile, changes nothing.
 pub(crate) async fn carry_out(lake: &Lake, jobs: &dyn CompactQueue, body: String) -> Result<(), CompactFault> {
