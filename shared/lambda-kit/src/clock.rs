@@ -1,7 +1,7 @@
 //! The clock: the one place that reads it.
 
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use domain::clock::Clock;
@@ -22,6 +22,13 @@ static AHEAD_BY: LazyLock<time::Duration> = LazyLock::new(|| {
 #[expect(clippy::disallowed_methods, reason = "the edge where the clock enters")]
 pub fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc() + *AHEAD_BY
+}
+
+/// Now by the machine's clock, which deadlines are told by.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the edge where the clock enters")]
+pub(crate) fn machine() -> SystemTime {
+    SystemTime::now()
 }
 
 /// The machine's clock, for rules that wait.

@@ -12,7 +12,14 @@ use futures_util::stream::{self, StreamExt as _};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::{Value, json};
 
+use crate::clock;
 use crate::parking::{Settled, settle};
+
+/// An invocation that has longer holds its messages for itself.
+const LONG: Duration = Duration::from_secs(120);
+
+/// So long after its deadline nothing of an invocation is left.
+const GONE: Duration = Duration::from_secs(30);
 
 /// How many of a batch's failed messages are parked or called back at once.
 const AT_ONCE: usize = 16;
@@ -54,24 +61,34 @@ impl std::fmt::Debug for Exits<'_> {
 
 /// Runs a function on a FIFO queue. Groups are worked on at the same time, the messages of one group one after the other; after a
 /// failure the rest of that group is reported too, so that its order holds, and no other group is. What failed comes again after
-/// [`redelivery_delay`], not after the queue's whole visibility timeout.
+/// [`redelivery_delay`], not after the queue's whole visibility timeout; and if the worker dies in work that may take minutes, soon after the
+/// invocation would have ended.
 pub async fn run_fifo<H, F, E>(handle: H, exits: Exits<'_>) -> Result<(), Error>
 where
     H: Fn(Record) -> F + Sync,
     F: Future<Output = Result<(), E>> + Send,
     E: Fault + Send,
 {
-    lambda_runtime::run(service_fn(|event: LambdaEvent<SqsEvent>| fifo(event.payload, &handle, exits))).await
+    let handle = &handle;
+    let invoked = service_fn(|event: LambdaEvent<SqsEvent>| async move {
+        let left = event.context.deadline().duration_since(clock::machine()).unwrap_or_default();
+        fifo(event.payload, left, handle, exits).await
+    });
+    lambda_runtime::run(invoked).await
 }
 
-async fn fifo<H, F, E>(event: SqsEvent, handle: &H, exits: Exits<'_>) -> Result<SqsBatchResponse, Error>
+async fn fifo<H, F, E>(event: SqsEvent, left: Duration, handle: &H, exits: Exits<'_>) -> Result<SqsBatchResponse, Error>
 where
     H: Fn(Record) -> F + Sync,
     F: Future<Output = Result<(), E>> + Send,
     E: Fault + Send,
 {
+    let records = records(event)?;
+    if left > LONG {
+        join_all(records.iter().map(|record| postpone(record, left + GONE, exits.again))).await;
+    }
     let mut groups: BTreeMap<Option<String>, Vec<Record>> = BTreeMap::new();
-    for record in records(event)? {
+    for record in records {
         groups.entry(record.group.clone()).or_default().push(record);
     }
     let failed = join_all(groups.into_values().map(|records| in_turn(records, handle, exits))).await;
@@ -178,6 +195,9 @@ mod tests {
 
     use super::*;
 
+    /// What an invocation has left whose messages stay hidden by themselves for long enough.
+    const SHORT: Duration = Duration::from_secs(60);
+
     #[derive(Debug, thiserror::Error)]
     #[error("made to fail")]
     struct Made(Remedy);
@@ -216,7 +236,7 @@ mod tests {
                 Ok(())
             }
         };
-        let response = fifo(event(messages), &handle, exits(&queue)).await.unwrap();
+        let response = fifo(event(messages), SHORT, &handle, exits(&queue)).await.unwrap();
         let mut reported: Vec<String> = response.batch_item_failures.into_iter().map(|f| f.item_identifier).collect();
         reported.sort();
         let mut called_back: Vec<String> = queue
@@ -254,14 +274,30 @@ mod tests {
         let queue = MemoryQueue::default();
         queue.down.store(true, std::sync::atomic::Ordering::SeqCst);
         let handle = async |_: Record| Err::<(), _>(Made(Remedy::Reject(Refusal::Invalid)));
-        let response = fifo(event(&[("a1", "a")]), &handle, exits(&queue)).await.unwrap();
+        let response = fifo(event(&[("a1", "a")]), SHORT, &handle, exits(&queue)).await.unwrap();
         assert_eq!(response.batch_item_failures.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn work_of_minutes_holds_its_messages_no_longer_than_it_may_take() {
+        let queue = MemoryQueue::default();
+        let handle = async |_: Record| {
+            assert_eq!(queue.again(), [("r-a1".to_owned(), Duration::from_secs(330))], "held before it is worked on");
+            Ok::<(), Made>(())
+        };
+        let response = fifo(event(&[("a1", "a")]), Duration::from_secs(300), &handle, exits(&queue)).await.unwrap();
+        assert_eq!((response.batch_item_failures.len(), queue.again().len()), (0, 1));
+
+        // What failed comes again in time all the same.
+        let handle = async |_: Record| Err::<(), _>(Made(Remedy::Retry));
+        fifo(event(&[("a2", "a")]), Duration::from_secs(300), &handle, exits(&queue)).await.unwrap();
+        assert_eq!(queue.again().last(), Some(&("r-a2".to_owned(), redelivery_delay(2))));
     }
 
     #[tokio::test]
     async fn a_port_fault_is_tried_again() {
         let handle = async |_: Record| Err::<(), _>(PortFault::Conflict { operation: "x" });
-        let response = fifo(event(&[("a1", "a")]), &handle, exits(&MemoryQueue::default())).await.unwrap();
+        let response = fifo(event(&[("a1", "a")]), SHORT, &handle, exits(&MemoryQueue::default())).await.unwrap();
         assert_eq!(response.batch_item_failures.len(), 1);
     }
 
