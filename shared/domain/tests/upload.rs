@@ -587,6 +587,15 @@ async fn a_chunk_that_changed_fails_the_import_and_stays() {
     assert_eq!(world.bucket.multiparts(), 0);
 }
 
+#[test]
+fn an_import_that_begins_again_is_another_job_and_asking_twice_is_not() {
+    let (begun, now) = (sample::upload(1), sample::NOW);
+    let job = |version, now| MergeJob::import(&Upload { version, ..begun.clone() }, now).deduplication_id();
+    assert_eq!(job(1, now), job(1, now + Duration::seconds(1)));
+    assert_ne!(job(1, now), job(2, now), "it failed, and was begun again within the minute");
+    assert_ne!(job(1, now), job(1, now + Duration::minutes(1)), "its worker may be dead");
+}
+
 #[tokio::test]
 async fn the_chunks_of_an_import_go_though_its_file_went_first() {
     let world = world();

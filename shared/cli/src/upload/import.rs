@@ -71,7 +71,7 @@ pub(crate) async fn run(place: &Place, args: ImportArgs) -> Result<(), CliFault>
     let text = serde_json::to_vec(&manifest).map_err(|cause| CliFault::storage("the list cannot be written", cause))?;
     let upload = described(&stack, files, &args, (&text, sizes.iter().sum(), pieces.len())).await?;
     let begun = begin(&stack, files, upload, text).await?;
-    files.queue.send(&MergeJob::again(&begun.upload_id, stack.now().await?)).await?;
+    files.queue.send(&MergeJob::import(&begun, stack.now().await?)).await?;
     if args.no_wait {
         say(format!("upload_id  {}", begun.upload_id));
         return Ok(());

@@ -47,6 +47,9 @@ pub struct MergeJob {
     /// When it was asked for again, in minutes; nothing for the first time.
     #[serde(default)]
     pub turn: i64,
+    /// The version at which an import began; 0 for chunks that were sent.
+    #[serde(default)]
+    pub import: u64,
     /// As they were listed when the merge was asked for; if there are none, or they have changed, they are listed again.
     #[serde(default)]
     pub parts: Vec<Part>,
@@ -55,20 +58,27 @@ pub struct MergeJob {
 impl MergeJob {
     #[must_use]
     pub fn first(upload_id: &UploadId, parts: Vec<Part>) -> Self {
-        Self { upload_id: upload_id.clone(), turn: 0, parts }
+        Self { upload_id: upload_id.clone(), turn: 0, import: 0, parts }
     }
 
     /// For an upload that is merging already: the worker may have died, and its message be hidden for as long as the slowest worker takes.
     #[must_use]
     pub fn again(upload_id: &UploadId, now: OffsetDateTime) -> Self {
-        Self { upload_id: upload_id.clone(), turn: now.unix_timestamp() / 60, parts: Vec::new() }
+        Self { upload_id: upload_id.clone(), turn: now.unix_timestamp() / 60, import: 0, parts: Vec::new() }
+    }
+
+    /// For an import, whether it begins or is waited for. One that failed and begins again is another version of its record, and is not taken
+    /// for the one before.
+    #[must_use]
+    pub fn import(begun: &Upload, now: OffsetDateTime) -> Self {
+        Self { import: begun.version, ..Self::again(&begun.upload_id, now) }
     }
 
     /// The FIFO deduplication id, and the group: what is asked for twice in a minute is done once, and what is asked for again does not wait
     /// for what may be dead. Two workers at once do no harm.
     #[must_use]
     pub fn deduplication_id(&self) -> String {
-        format!("{}.{}", self.upload_id, self.turn)
+        format!("{}.{}.{}", self.upload_id, self.turn, self.import)
     }
 }
 
