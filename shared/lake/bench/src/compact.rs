@@ -1,5 +1,6 @@
 //! 1,000 small files -> one, deduplicated and sorted, beside the other engines.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,7 +11,7 @@ use serde::Deserialize;
 
 use crate::data;
 use crate::peers::{BenchError, Peers};
-use crate::report::{Figures, OURS, Report};
+use crate::report::{Figures, KEEPS_REPETITIONS, OURS, Report};
 
 /// Rows of the input for each second of CPU time.
 const ROWS_PER_CPU_SEC: f64 = 230_000.0;
@@ -32,7 +33,7 @@ pub(crate) struct Plan {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// The engines that ours is beside
-    #[arg(long, value_delimiter = ',', default_value = "duckdb,polars,pyarrow")]
+    #[arg(long, value_delimiter = ',', default_value = "duckdb,polars,pyarrow,deltalake")]
     beside: Vec<String>,
     /// Where data and the Python environment are kept for the next run; without it they are made anew and deleted
     #[arg(long)]
@@ -66,10 +67,16 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, BenchError> {
             std::fs::remove_dir_all(&output)?;
         }
         std::fs::create_dir(&output)?;
-        let file = output.join("00000.parquet");
-        let [inputs, output, file, ours] = [&inputs, &output, &file, &ours].map(|path| path.to_string_lossy());
+        let (file, table) = (output.join("00000.parquet"), scratch.path().join("table"));
+        let [inputs, output, file, table, ours] =
+            [&inputs, &output, &file, &table, &ours].map(|path| path.to_string_lossy());
         match engine {
             OURS => peers.ask(&["measure", &ours, "compact-once", &inputs, &output]),
+            KEEPS_REPETITIONS => {
+                std::fs::remove_dir_all(&*table).or_else(absent)?;
+                let _: u32 = peers.ask(&["prepare", &inputs, &table])?;
+                peers.measure(&["compact", engine, &table, &file])
+            }
             peer => peers.measure(&["compact", peer, &inputs, &file]),
         }
     })?;
@@ -88,11 +95,19 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, BenchError> {
         peers.versions()?
     ));
     let rows = f64::from(rows);
-    report.table("small files -> one, deduplicated and sorted", rows, &figures);
+    report.table(
+        "small files -> one, deduplicated and sorted; deltalake's z-order leaves repetitions in, and its table is made beforehand",
+        rows,
+        &figures,
+    );
     report.usage(rows, ROWS_PER_CPU_SEC, PEAK_BYTES, &figures);
     report.budget("ours are in order, and no id is there twice", order.disorder == 0 && order.repeated == 0);
     report.ratio("compaction", DUCKDB_RATIO, "duckdb", &figures);
     Ok(report)
+}
+
+fn absent(fault: io::Error) -> io::Result<()> {
+    if fault.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(fault) }
 }
 
 /// Compacts once, in this process, and says what became of the rows.

@@ -1,4 +1,4 @@
-//! Measures the lake's work beside DuckDB, Polars and pyarrow: the same files, one run, each engine in a process of its own.
+//! Measures the lake's work beside DuckDB, Polars, pyarrow and delta-rs: the same files, one run, each engine in a process of its own.
 //!
 //! What counts is CPU time: it stays what it is when the machine is shared.
 

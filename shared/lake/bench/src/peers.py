@@ -3,6 +3,7 @@
 versions                            what is installed
 rows INPUTS                         how many rows the files of a folder have
 measure COMMAND..                   runs a command: CPU seconds, seconds, peak resident bytes
+prepare INPUTS TABLE                a Delta table of files, for the engine that takes nothing else
 compact ENGINE INPUTS OUTPUT        one engine's compaction: dedupe by msg_id, sort by chatroom and create_time
 ingest ENGINE INPUT OUTPUT          one engine's JSONL -> Parquet
 check_ingest FILE                   count, and a hash that no order changes
@@ -13,6 +14,7 @@ order FOLDER                        rows of an id that another row has, and rows
 import glob
 import json
 import os
+import shutil
 import sys
 import time
 
@@ -21,11 +23,13 @@ LEVEL = 3
 
 
 def versions():
+    import deltalake
     import duckdb
     import polars
     import pyarrow
 
-    return f"duckdb {duckdb.__version__}, polars {polars.__version__}, pyarrow {pyarrow.__version__}"
+    engines = [duckdb, polars, pyarrow, deltalake]
+    return ", ".join(f"{engine.__name__} {engine.__version__}" for engine in engines)
 
 
 def rows(inputs):
@@ -87,6 +91,26 @@ def compact_pyarrow(inputs, output):
         rows, output, compression="zstd", compression_level=LEVEL, row_group_size=ROW_GROUP,
         use_dictionary=["chatroom", "chatroom_sender", "from_username", "to_username", "source", "guid", "raw_object"],
     )
+
+
+def prepare(inputs, table):
+    import deltalake
+
+    os.mkdir(table)
+    for file in glob.glob(f"{inputs}/*.parquet"):
+        shutil.copy(file, table)
+    deltalake.convert_to_deltalake(table)
+    return len(deltalake.DeltaTable(table).file_uris())
+
+
+def compact_deltalake(table, output):
+    import deltalake
+
+    table = deltalake.DeltaTable(table)
+    codec = deltalake.WriterProperties(compression="ZSTD", compression_level=LEVEL, max_row_group_size=ROW_GROUP)
+    table.optimize.z_order(["chatroom", "create_time"], writer_properties=codec)
+    for number, file in enumerate(table.file_uris()):
+        os.link(file, os.path.join(os.path.dirname(output), f"{number:05}.parquet"))
 
 
 # What is read, and what it is called in the table.
@@ -200,5 +224,5 @@ if __name__ == "__main__":
         engine, inputs, output = arguments
         globals()[f"{command}_{engine}"](inputs, output)
     else:
-        asked = [versions, rows, measure, check, check_ingest, order]
+        asked = [versions, prepare, rows, measure, check, check_ingest, order]
         print(json.dumps({one.__name__: one for one in asked}[command](*arguments)))

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use serde::de::DeserializeOwned;
 
 /// What is installed. The versions that were got are printed with the figures.
-const WHEELS: [&str; 4] = ["duckdb", "polars", "pyarrow", "numpy"];
+const WHEELS: [&str; 5] = ["duckdb", "polars", "pyarrow", "numpy", "deltalake"];
 
 const SCRIPT: &str = include_str!("peers.py");
 
