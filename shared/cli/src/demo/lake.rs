@@ -9,7 +9,7 @@ use domain::lake::quarantine::{Kept, QUARANTINE_PREFIX};
 use domain::lake::{Kind, Partition};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use lake::Lake;
-use lake_rows::digests;
+use lake_rows::Digester;
 use lake_sample::{Event, Plan, What};
 use lambda_kit::random;
 use local::Settings;
@@ -42,6 +42,7 @@ const GLANCE: Duration = Duration::from_millis(250);
 pub(super) struct LakeStory<'a> {
     settings: &'a Settings,
     lake: Lake,
+    digester: Digester,
     events: Vec<Event>,
     /// When the events were said: a day that is over.
     day: Partition,
@@ -71,7 +72,7 @@ impl<'a> LakeStory<'a> {
         // Other messages each time, so that none is there yet.
         let seed = u64::from(random::uuid().as_fields().0);
         let plan = Plan { seed, events: EVENTS, from, spread_secs: DAY_SECS, mixed: true };
-        Ok(Self { settings, lake, events: plan.events().collect(), day, begun })
+        Ok(Self { settings, lake, digester: Digester::default(), events: plan.events().collect(), day, begun })
     }
 
     pub(super) async fn tell(&self) -> Result<(), CliFault> {
@@ -190,7 +191,7 @@ impl<'a> LakeStory<'a> {
                     let received = rows.column_by_name("received_at");
                     let received = received.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
                     let (key, received) = key.zip(received).ok_or("a file lacks columns")?;
-                    let named = key.iter().zip(received.iter()).zip(digests(kind, &rows));
+                    let named = key.iter().zip(received.iter()).zip(self.digester.digests(kind, &rows));
                     for ((key, received), digest) in named {
                         let (key, received) = (key.unwrap_or_default(), received.unwrap_or_default());
                         if kind == Kind::Messages && ids.contains(key) {

@@ -11,7 +11,7 @@ use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use clap::Args;
 use domain::lake::Kind;
 use domain::lake::source::Mapping;
-use lake_rows::{Converter, Level, Line, Options, ROW_GROUP_ROWS, Writer, digests};
+use lake_rows::{Converter, Digester, Level, Line, Options, ROW_GROUP_ROWS, Writer};
 use lake_sample::Plan as Sample;
 use memchr::{memchr_iter, memrchr};
 use parquet::arrow::ArrowWriter;
@@ -139,10 +139,13 @@ pub(crate) fn once(engine: &str, input: &Path, output: Option<&Path>) -> Result<
             writer.close()?;
             rows
         }
-        (WITH_DIGESTS, None) => columns(input, |rows| {
-            std::hint::black_box(digests(Kind::Messages, &rows));
-            Ok(())
-        })?,
+        (WITH_DIGESTS, None) => {
+            let digester = Digester::default();
+            columns(input, |rows| {
+                std::hint::black_box(digester.digests(Kind::Messages, &rows));
+                Ok(())
+            })?
+        }
         (_, None) => columns(input, |_| Ok(()))?,
         // As compaction writes, with the others' codec and more than they write, or as appending does.
         (engine, Some(output)) => {

@@ -8,7 +8,7 @@ use arrow_array::{BooleanArray, RecordBatch};
 use bytes::Bytes;
 use domain::lake::{Kind, Partition};
 use lake::Lake;
-use lake_rows::{Batch, Line, Quarantined, Reason, digests};
+use lake_rows::{Batch, Digester, Line, Quarantined, Reason};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -28,8 +28,8 @@ struct Said {
 }
 
 impl Day {
-    fn learn(&mut self, table: Kind, rows: &RecordBatch) {
-        for (digest, received_at) in digests(table, rows).into_iter().zip(received(rows)) {
+    fn learn(&mut self, digester: Digester, table: Kind, rows: &RecordBatch) {
+        for (digest, received_at) in digester.digests(table, rows).into_iter().zip(received(rows)) {
             let said = Said { received_at, says: digest.says };
             let known = self.0.entry(digest.key).or_insert(said);
             if known.received_at <= received_at {
@@ -42,6 +42,7 @@ impl Day {
 #[derive(Debug)]
 pub(crate) struct Known<'a> {
     lake: &'a Lake,
+    digester: Digester,
     days: HashMap<(Kind, Partition), (u64, Day)>,
     /// How often days were asked for, which tells how lately each was.
     asked: u64,
@@ -68,17 +69,17 @@ impl Conflict {
 
 impl<'a> Known<'a> {
     pub(crate) fn new(lake: &'a Lake) -> Self {
-        Self { lake, days: HashMap::new(), asked: 0 }
+        Self { lake, digester: Digester::default(), days: HashMap::new(), asked: 0 }
     }
 
     /// Drops the rows that the table has. A contact that says something new is new.
     pub(crate) async fn judge(&mut self, batch: &mut Batch) -> Result<Seen, ImportFault> {
-        let table = batch.table;
+        let (digester, table) = (self.digester, batch.table);
         let day = self.day(table, batch.partition).await?;
         let mut seen = Seen::default();
         let mut kept = Vec::with_capacity(batch.rows.num_rows());
         let lines = lines(&batch.rows);
-        for (at, digest) in digests(table, &batch.rows).into_iter().enumerate() {
+        for (at, digest) in digester.digests(table, &batch.rows).into_iter().enumerate() {
             let says_the_same = day.0.get(&digest.key).map(|said| said.says == digest.says);
             kept.push(match table {
                 Kind::Messages => says_the_same.is_none(),
@@ -95,7 +96,7 @@ impl<'a> Known<'a> {
     /// Knows the rows from now on: they are in the table.
     pub(crate) fn learn(&mut self, batch: &Batch) {
         if let Some((_, day)) = self.days.get_mut(&(batch.table, batch.partition)) {
-            day.learn(batch.table, &batch.rows);
+            day.learn(self.digester, batch.table, &batch.rows);
         }
     }
 
@@ -105,7 +106,7 @@ impl<'a> Known<'a> {
             self.forget();
             let mut day = Day::default();
             for file in self.lake.files(table, move |it| it == partition).await? {
-                read(table, self.lake.read_file(table, &file.path).await?, &mut day)?;
+                read(self.digester, table, self.lake.read_file(table, &file.path).await?, &mut day)?;
             }
             self.days.insert((table, partition), (0, day));
         }
@@ -124,13 +125,13 @@ impl<'a> Known<'a> {
 }
 
 /// Reads a file's digests, some rows at a time.
-fn read(table: Kind, file: Bytes, day: &mut Day) -> Result<(), ImportFault> {
+fn read(digester: Digester, table: Kind, file: Bytes, day: &mut Day) -> Result<(), ImportFault> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let content = builder.schema().fields().iter().map(|field| field.name().as_str());
     let content: Vec<&str> = content.filter(|name| lake_rows::is_content(name) || *name == "received_at").collect();
     let mask = ProjectionMask::columns(builder.parquet_schema(), content);
     for rows in builder.with_projection(mask).build()? {
-        day.learn(table, &rows?);
+        day.learn(digester, table, &rows?);
     }
     Ok(())
 }

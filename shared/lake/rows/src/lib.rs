@@ -23,7 +23,7 @@ mod write;
 pub use domain::lake::{Counts, Kind, Partition};
 
 pub use crate::convert::{Batch, Converted, Converter, Identity, Line, MAX_LINE_BYTES, Options, convert, identify};
-pub use crate::digest::{Digest, digests};
+pub use crate::digest::{Digest, Digester};
 pub use crate::quarantine::{Quarantined, Reason};
 pub use crate::schema::{
     Column, ColumnType, Incompatible, PARTITION_COLUMNS, Version, is_content, key, schema, table_schema,

@@ -7,7 +7,7 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, RecordBatch};
 use domain::lake::source::Mapping;
-use lake_rows::{Converted, Kind, Line, Options, Reason, convert, identify};
+use lake_rows::{Converted, Digester, Kind, Line, Options, Reason, convert, identify};
 use lake_sample::{Plan, What};
 use proptest::prelude::*;
 use time::OffsetDateTime;
@@ -370,23 +370,50 @@ fn a_line_says_the_same_whoever_saw_it_and_however_it_is_written() {
     assert_eq!(one, "c4cb7b5b9ed7ee151d7a03c60519b6b83315cf70a2e9cc986af070cb89a30115");
 }
 
+/// Whether two rows have one key, and whether they say the same.
+fn same(table: Kind, rows: [&RecordBatch; 2]) -> (bool, bool) {
+    let digester = Digester::default();
+    let [one, other] = rows.map(|rows| digester.digests(table, rows)[0]);
+    (one.key == other.key, one.says == other.says)
+}
+
 #[test]
-fn a_row_of_a_file_says_what_its_line_said() {
-    for bytes in [MESSAGE.as_bytes(), CONTACT.as_bytes()] {
-        let converted = converted(&WECHAT, &[bytes]);
-        let batch = &converted.batches[0];
-        let [digest] = lake_rows::digests(batch.table, &batch.rows)[..] else { panic!("one row") };
-        let identity = identify(&line(bytes, &WECHAT, 0), &Options::default()).unwrap();
-        let hex: String = digest.says.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, identity.says[..32]);
-    }
-    let of = |msg_id, content| {
-        let converted = converted(&WECHAT, &[said(msg_id, content).as_bytes()]);
-        lake_rows::digests(Kind::Messages, &converted.batches[0].rows)[0]
+fn digests_tell_rows_apart_as_conversion_does() {
+    let bodies = [
+        r#"{"guid":"a","data":{"msg_id":1,"create_time":1790000000,"content":"好"}}"#,
+        r#"{"guid":"b","data":{"content":"\u597d","create_time":"1790000000","msg_id":"1"}}"#,
+        r#"{"data":{"msg_id":1,"create_time":1790000001,"content":"好"}}"#,
+        r#"{"data":{"msg_id":1,"create_time":1790000000,"content":"坏"}}"#,
+        r#"{"data":{"msg_id":1,"create_time":1790000000,"desc":"好"}}"#,
+        r#"{"data":{"msg_id":1,"create_time":1790000000,"content":"好","desc":""}}"#,
+        r#"{"data":{"msg_id":1,"create_time":1790000000,"content":"好","new":1}}"#,
+        r#"{"data":{"msg_id":1,"create_time":1790000000,"content":"好","msg_type":1}}"#,
+        r#"{"data":{"msg_id":1,"create_time":1790000000,"content":"好","is_chatroom_msg":1}}"#,
+        r#"{"data":{"msg_id":12,"create_time":1790000000,"content":"好"}}"#,
+    ];
+    let of = |body: &str| {
+        let identity = identify(&line(body.as_bytes(), &WECHAT, 0), &Options::default()).unwrap();
+        (converted(&WECHAT, &[body.as_bytes()]).batches.remove(0).rows, identity)
     };
-    assert_eq!(of(1, "a").key, of(1, "b").key);
-    assert_ne!(of(1, "a").says, of(1, "b").says);
-    assert_ne!(of(1, "a").key, of(2, "a").key);
+    for (a, first) in bodies.map(of).iter() {
+        for (b, second) in bodies.map(of).iter() {
+            let expected = (first.key == second.key, first.says == second.says);
+            assert_eq!(same(Kind::Messages, [a, b]), expected, "{first:?} {second:?}");
+        }
+    }
+}
+
+#[test]
+fn a_row_says_the_same_in_a_file_that_lacks_columns_which_are_null() {
+    for body in [said(1, "a"), r#"{"data":{"username":"u","nickName":{"string":"n"}}}"#.to_owned()] {
+        let batch = converted(&WECHAT, &[body.as_bytes()]).batches.remove(0);
+        let filled: Vec<usize> =
+            (0..batch.rows.num_columns()).filter(|at| batch.rows.column(*at).is_valid(0)).collect();
+        let lacking = batch.rows.project(&filled).unwrap();
+        assert_eq!(same(batch.table, [&batch.rows, &lacking]), (true, true));
+        let less = batch.rows.project(&filled[..filled.len() - 4]).unwrap();
+        assert_eq!(same(batch.table, [&batch.rows, &less]), (true, false), "a value is content, here or not");
+    }
 }
 
 #[test]
