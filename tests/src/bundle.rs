@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
+use aws_sdk_sqs::types::QueueAttributeName;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -201,4 +202,14 @@ pub fn aws(bundle: &Bundle) -> SdkConfig {
 #[must_use]
 pub fn sqs(bundle: &Bundle) -> aws_sdk_sqs::Client {
     aws_sdk_sqs::Client::new(&aws(bundle))
+}
+
+/// How many messages of a queue wait or are being worked on.
+pub async fn waiting(bundle: &Bundle, queue: &str) -> u64 {
+    let request = sqs(bundle).get_queue_attributes().queue_url(bundle.setting(&format!("/queues/{queue}")));
+    let answer = request.attribute_names(QueueAttributeName::All).send().await.unwrap();
+    let attributes = answer.attributes.unwrap();
+    let counts =
+        [QueueAttributeName::ApproximateNumberOfMessages, QueueAttributeName::ApproximateNumberOfMessagesNotVisible];
+    counts.iter().map(|name| attributes.get(name).unwrap().parse::<u64>().unwrap()).sum()
 }

@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
-use skylark_tests::bundle::{Bundle, aws, binaries, sqs, until, workspace};
+use skylark_tests::bundle::{Bundle, aws, binaries, sqs, until, waiting, workspace};
 use skylark_tests::chat::Person;
 
 /// What a killed worker held is handed out again after the queue's visibility timeout; then it has to be appended.
@@ -96,20 +96,8 @@ async fn settles(bundle: &Bundle, what: &str, is: impl Fn([u64; 3]) -> bool) -> 
 
 /// Waits until nothing waits on the lake's queue, and nothing is being worked on.
 async fn drained(bundle: &Bundle) {
-    let sqs = sqs(bundle);
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        let request = sqs.get_queue_attributes().queue_url(bundle.setting("/queues/LakeQueue"));
-        let answer = request.attribute_names(aws_sdk_sqs::types::QueueAttributeName::All).send().await.unwrap();
-        let attributes = answer.attributes.unwrap();
-        let left: u64 = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-            .iter()
-            .filter_map(|name| attributes.iter().find(|(key, _)| key.as_str() == *name))
-            .map(|(_, count)| count.parse::<u64>().unwrap())
-            .sum();
-        if left == 0 {
-            return;
-        }
+    while let left @ 1.. = waiting(bundle, "LakeQueue").await {
         assert!(Instant::now() < deadline, "{left} messages are left");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -593,9 +581,9 @@ async fn whoever_is_killed_in_the_middle_readers_see_every_row_once() {
         HASTY[0],
         HASTY[1],
         ("LakeAppendFunction", "Timeout: 30", "Timeout: 10"),
-        ("LakeCompactFunction", "Timeout: 900", "Timeout: 15"),
+        ("LakeCompactFunction", "Timeout: 300", "Timeout: 15"),
         ("LakeQueue", "VisibilityTimeout: 180", "VisibilityTimeout: 10"),
-        ("CompactQueue", "VisibilityTimeout: 5400", "VisibilityTimeout: 15"),
+        ("CompactQueue", "VisibilityTimeout: 1800", "VisibilityTimeout: 15"),
     ];
     let template = template(folder.path(), &soon);
     let bundle = Bundle::start_template(tempfile::tempdir().unwrap(), &template, binaries());

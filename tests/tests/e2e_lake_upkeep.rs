@@ -11,7 +11,7 @@ use lake::{Lake, Settings};
 use lake_rows::{Level, schema, write_parquet};
 use lake_sample::{Event, Plan, What};
 use serde_json::Value;
-use skylark_tests::bundle::{Bundle, until};
+use skylark_tests::bundle::{Bundle, until, waiting};
 use time::{Duration, OffsetDateTime};
 
 /// What template.yaml calls the schedules.
@@ -184,4 +184,22 @@ async fn files_are_imported_once_and_what_is_no_row_is_kept_beside_what_was_post
     // What an import kept aside is in its file; what was posted is sent again.
     let out = run(&["quarantine", "replay", "--all"]);
     assert!(out.contains(&format!("1 events are sent again; {malformed} ")), "{out}");
+
+    // What is imported with a claim is one row, though it is posted as well.
+    let plan = Plan { seed: 29, events: 5, from, spread_secs: 60, mixed: false };
+    let both: Vec<Event> = plan.events().collect();
+    let lines: Vec<&[u8]> = both.iter().map(|event| event.body.as_slice()).collect();
+    fs::write(&file, lines[..4].join(&b'\n')).unwrap();
+    let out = run(&["import", "--claim", file.to_str().unwrap()]);
+    assert!(out.contains("4 lines = 4 rows"), "{out}");
+    for event in &both {
+        let post = reqwest::Client::new()
+            .post(format!("{}/webhook/wechat", bundle.setting("/http")))
+            .header("x-webhook-key", bundle.setting("/webhook_key"))
+            .body(event.body.clone());
+        assert_eq!(post.send().await.unwrap().status(), 200);
+    }
+    until("what was posted to be worked on", || async { (waiting(&bundle, "LakeQueue").await == 0).then_some(()) })
+        .await;
+    assert_eq!(status()["messages"]["rows"], ids.len() + 5, "the fifth is new, and only that");
 }
