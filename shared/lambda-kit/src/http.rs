@@ -23,6 +23,9 @@ pub type Response = lambda_http::Response<Body>;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The largest answer by [`weight`]: Lambda takes 6 MB, and headers need some of it.
+pub const MAX_ANSWER: usize = 6 * 1024 * 1024 - 64 * 1024;
+
 /// Runs an HTTP function.
 pub async fn run<H, F, E>(handle: H) -> Result<(), Error>
 where
@@ -55,13 +58,13 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
 /// An answer whose JSON is written already.
 #[must_use]
 pub fn json_text(status: StatusCode, text: String) -> Response {
-    with_type(status, "application/json", text)
+    typed(status, "application/json", text)
 }
 
 /// An HTML page, which loads nothing and cannot be framed.
 #[must_use]
 pub fn page(status: StatusCode, html: String) -> Response {
-    let mut response = with_type(status, "text/html; charset=utf-8", html);
+    let mut response = typed(status, "text/html; charset=utf-8", html);
     for (name, value) in [
         (
             "content-security-policy",
@@ -92,11 +95,27 @@ pub fn redirect(location: &str) -> Result<Response, BadLocation> {
 #[error("the location is not a header value")]
 pub struct BadLocation;
 
-fn with_type(status: StatusCode, kind: &'static str, text: String) -> Response {
-    let mut response = Response::new(Body::Text(text));
+/// An answer of any media type: text as it is, bytes in Base64 on their way out of Lambda.
+#[must_use]
+pub fn typed(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
+}
+
+/// The bytes that the body takes in what is handed to Lambda: text inside JSON, where some characters need more than one, or Base64.
+#[must_use]
+pub fn weight(response: &Response) -> usize {
+    let of = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0x00..0x20 => 6,
+        _ => 1,
+    };
+    match response.body() {
+        Body::Text(text) => text.as_bytes().iter().map(of).sum(),
+        bytes => bytes.len().div_ceil(3) * 4,
+    }
 }
 
 /// The status of a fault: the only place that chooses one.
@@ -195,6 +214,19 @@ mod tests {
         let (status, _, headers) = answer(AccessFault::MissingScope(Scope::Lark));
         assert_eq!(status, 403);
         assert!(headers["www-authenticate"].to_str().unwrap().contains("insufficient_scope"));
+    }
+
+    #[test]
+    fn an_answer_weighs_what_it_takes_inside_the_json_that_lambda_is_handed() {
+        let text = "字\"\\\r\n\t\u{8}\u{c}\u{1}\u{7f}x".repeat(7);
+        assert_eq!(
+            weight(&typed(StatusCode::OK, "text/plain", text.clone())) + 2,
+            serde_json::to_string(&text).unwrap().len()
+        );
+        for bytes in 0..5 {
+            let response = typed(StatusCode::OK, "application/octet-stream", vec![7; bytes]);
+            assert_eq!(weight(&response), bytes.div_ceil(3) * 4);
+        }
     }
 
     #[test]
