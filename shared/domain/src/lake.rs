@@ -10,6 +10,7 @@ pub mod compaction;
 pub mod intake;
 pub mod partition;
 pub mod quarantine;
+pub mod query;
 pub mod retention;
 pub mod source;
 
