@@ -167,6 +167,12 @@ pub fn is_content(column: &str) -> bool {
         && !PARTITION_COLUMNS.contains(&column)
 }
 
+/// Whether what came as an object or a list is JSON in this column. A text that came instead is there as it is.
+#[must_use]
+pub fn is_json(column: &str) -> bool {
+    matches!(column, "custom_info" | "extras" | "new_chatroom_data" | "sns_user_info")
+}
+
 fn fields(table: Kind) -> impl Iterator<Item = Field> {
     definitions(table).iter().map(|column| Field::new(column.name, column.kind.arrow(), true))
 }
@@ -343,6 +349,13 @@ mod tests {
                 rows += &format!("| `{}` | {kind} | {} |\n", column.name, column.meaning);
             }
             assert!(section.contains(&rows), "docs/lake-tables.md, {table}:\n{rows}");
+        }
+    }
+
+    #[test]
+    fn columns_of_json_are_those_that_say_so() {
+        for column in Kind::ALL.into_iter().flat_map(definitions) {
+            assert_eq!(is_json(column.name), column.meaning.starts_with("a JSON object"), "{}", column.name);
         }
     }
 
