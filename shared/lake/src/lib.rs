@@ -79,6 +79,18 @@ pub struct Backlog {
     pub bytes: u64,
 }
 
+/// One version of a table, or some partitions of it. Its files can be read for days after they were merged away.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub version: u64,
+    /// What the keys of its files begin with, before a `/`.
+    pub folder: Arc<str>,
+    /// The columns as the log has them, those that the table is partitioned by included.
+    pub columns: Arc<arrow_schema::Schema>,
+    /// By path.
+    pub files: Vec<DataFile>,
+}
+
 /// How an append ended: either way the batch is in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appended {
@@ -253,12 +265,24 @@ impl Lake {
         kind: Kind,
         wanted: impl Fn(Partition) -> bool + Send + 'static,
     ) -> Result<Vec<DataFile>, LakeFault> {
+        Ok(self.snapshot(kind, wanted).await?.map(|snapshot| snapshot.files).unwrap_or_default())
+    }
+
+    /// The table as it is now, with the files of the partitions that `wanted` takes; `None` if there is no table.
+    pub async fn snapshot(
+        &self,
+        kind: Kind,
+        wanted: impl Fn(Partition) -> bool + Send + 'static,
+    ) -> Result<Option<Snapshot>, LakeFault> {
         let table = self.table(kind).await?;
+        let folder = table.folder.clone();
         table
             .with(move |session| {
-                let Some(known) = session.refresh()? else { return Ok(Vec::new()) };
+                let Some(known) = session.refresh()? else { return Ok(None) };
                 let files = known.files.iter().filter(|(_, file)| file.partition.is_some_and(&wanted));
-                Ok(files.filter_map(|(path, _)| known.data_file(path)).collect())
+                let files = files.filter_map(|(path, _)| known.data_file(path)).collect();
+                let columns = Arc::new(Kernel::columns(&known.snapshot)?);
+                Ok(Some(Snapshot { version: known.version(), folder, columns, files }))
             })
             .await
     }
@@ -369,9 +393,14 @@ impl Lake {
         self.objects.get(key).await
     }
 
-    /// A part of an object.
-    pub async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, LakeFault> {
-        self.objects.get_range(key, range).await
+    /// Ranges of an object, in their order; `None` if there is no object. Each is a request, and all are under way at once.
+    pub async fn read_ranges(&self, key: &str, ranges: Vec<Range<u64>>) -> Result<Option<Vec<Bytes>>, LakeFault> {
+        self.objects.get_ranges(key, ranges).await
+    }
+
+    /// What the store says of an object; `None` if there is none.
+    pub async fn object(&self, key: &str) -> Result<Option<ObjectInfo>, LakeFault> {
+        self.objects.head(key).await
     }
 
     /// Writes an object, whatever was there.

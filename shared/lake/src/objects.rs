@@ -1,11 +1,13 @@
 //! Objects by key: what the log does not describe (raw batches, quarantine, schemas), and the bodies of data files.
 
+use std::ops::Range;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use delta_kernel::object_store::path::Path;
 use delta_kernel::object_store::{DynObjectStore, Error as StoreError, ObjectStoreExt as _, PutMode, WriteMultipart};
+use futures_util::future::try_join_all;
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -72,11 +74,17 @@ impl Objects {
         }
     }
 
-    /// Bytes `range` of an object, without the rest.
-    pub(crate) async fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<Bytes, LakeFault> {
+    /// Ranges of an object, all asked for at once, in their order; `None` if there is no object.
+    pub(crate) async fn get_ranges(&self, key: &str, ranges: Vec<Range<u64>>) -> Result<Option<Vec<Bytes>>, LakeFault> {
         let (store, path) = (self.store.clone(), self.path(key)?);
-        let read = self.runtime.run(async move { store.get_range(&path, range).await }).await?;
-        read.map_err(|fault| failed("reading a part of an object", fault))
+        let read = self
+            .runtime
+            .run(async move { try_join_all(ranges.into_iter().map(|range| store.get_range(&path, range))).await });
+        match read.await? {
+            Ok(parts) => Ok(Some(parts)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(fault) => Err(failed("reading a part of an object", fault)),
+        }
     }
 
     /// Writes the object, whatever was there.

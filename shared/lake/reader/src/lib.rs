@@ -1,0 +1,199 @@
+//! Answers queries over the lake's tables.
+
+mod cursor;
+mod fault;
+mod simple;
+
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use domain::lake::{Kind, Partition};
+use lake::Lake;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+pub use crate::cursor::{Cursor, NotACursor};
+pub use crate::fault::ReadFault;
+
+/// What one request may have to scan, by the log's sizes of the files that are left after pruning.
+pub const SCAN_BYTES: u64 = 2 << 30;
+
+/// A page ends before its rows hold more than so many bytes of values.
+pub const PAGE_BYTES: usize = 3 << 20;
+
+/// So many problems or duplicates of a day are named; all are counted.
+pub const NAMED: usize = 100;
+
+/// Which messages are asked for: those that agree in all that is set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Said at this time or later.
+    pub start: Option<OffsetDateTime>,
+    /// Said before this time.
+    pub end: Option<OffsetDateTime>,
+    pub chatroom: Option<String>,
+    pub from_username: Option<String>,
+    pub chatroom_sender: Option<String>,
+    pub msg_type: Option<i64>,
+    pub source: Option<String>,
+}
+
+/// A page of messages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Query {
+    pub filter: Filter,
+    /// In the order of the answer; all of the table if none is named.
+    pub columns: Vec<String>,
+    /// The most rows; none is taken for one.
+    pub limit: usize,
+    /// Where the page before ended.
+    pub after: Option<Cursor>,
+}
+
+/// A page of rows, ordered by `create_time` and `msg_id`.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Text is `Utf8`.
+    pub rows: RecordBatch,
+    /// Where the next page begins, if there is a row for it.
+    pub next: Option<Cursor>,
+    /// The version of the table that was read; 0 if there is no table.
+    pub version: u64,
+    /// The bytes of files that were read for it, whether from the store or from memory.
+    pub scanned_bytes: u64,
+}
+
+/// How a table's files are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Validation {
+    /// The version of the table that was looked at.
+    pub version: u64,
+    pub files: u64,
+    pub rows: u64,
+    /// How many problems there are, named or not.
+    pub total: u64,
+    pub partitions: Vec<PartitionValidation>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PartitionValidation {
+    pub partition: Partition,
+    pub files: u64,
+    pub bytes: u64,
+    /// The rows that the log promises.
+    pub rows: u64,
+    /// How many problems there are, named or not.
+    pub total: u64,
+    /// The first [`NAMED`] of them.
+    pub problems: Vec<Problem>,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Its path in the table.
+    pub file: String,
+    pub problem: ProblemKind,
+    /// For people.
+    pub detail: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemKind {
+    /// The log names it, and the store has no such object.
+    Missing,
+    /// It is not as large as the log says.
+    Size,
+    /// It is no Parquet, or a part of it cannot be decoded.
+    Unreadable,
+    /// It does not have the rows that the log says.
+    Rows,
+    /// A column is not of the table's type, or not in the table.
+    Schema,
+    /// A row lacks its id or its time.
+    NullKey,
+    /// A row's time is of another day.
+    Partition,
+    /// A merged file's row should stand before the one before it.
+    Order,
+}
+
+/// Ids that more than one row has, day by day. Days without any are told of as well.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Duplicates {
+    /// The version of the table that was looked at.
+    pub version: u64,
+    /// How many ids are in more than one row.
+    pub total: u64,
+    pub days: Vec<DayDuplicates>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DayDuplicates {
+    pub partition: Partition,
+    pub rows: u64,
+    pub ids: u64,
+    /// How many ids are in more than one row.
+    pub total: u64,
+    /// The first [`NAMED`] of them, by id.
+    pub duplicates: Vec<Duplicate>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Duplicate {
+    pub msg_id: String,
+    pub rows: u64,
+}
+
+/// Reads the tables of a lake. Make one per process: it keeps what it knows of files.
+#[derive(Debug)]
+pub struct Reader {
+    lake: Arc<Lake>,
+    scan_bytes: u64,
+}
+
+impl Reader {
+    #[must_use]
+    pub fn new(lake: Arc<Lake>) -> Self {
+        Self { lake, scan_bytes: SCAN_BYTES }
+    }
+
+    /// The same with another limit than [`SCAN_BYTES`].
+    #[must_use]
+    pub fn with_scan_bytes(self, scan_bytes: u64) -> Self {
+        Self { scan_bytes, ..self }
+    }
+
+    /// A page of messages, each once: of the rows with one `msg_id` the one that was received first, whether they are merged yet or not.
+    ///
+    /// Rows without `msg_id` or `create_time` are no messages; [`Reader::validate`] tells of them.
+    pub async fn messages(&self, query: &Query) -> Result<Found, ReadFault> {
+        simple::messages(self, query).await
+    }
+
+    /// A message by its id, with all columns; of several rows the one that was received first.
+    pub async fn message(&self, msg_id: &str) -> Result<Option<RecordBatch>, ReadFault> {
+        simple::message(self, msg_id).await
+    }
+
+    /// A contact by its id, with all columns; of several rows the one that was received last.
+    pub async fn contact(&self, username: &str) -> Result<Option<RecordBatch>, ReadFault> {
+        simple::contact(self, username).await
+    }
+
+    /// How many messages have each value of a column, the most frequent first and then by value; each message counts once.
+    pub async fn count_by(&self, filter: &Filter, column: &str) -> Result<Vec<(Option<String>, u64)>, ReadFault> {
+        simple::count_by(self, filter, column).await
+    }
+
+    /// Looks at every file of a partition, or of the table, and says what is wrong with it.
+    pub async fn validate(&self, kind: Kind, partition: Option<Partition>) -> Result<Validation, ReadFault> {
+        simple::validate(self, kind, partition).await
+    }
+
+    /// Which ids are in more than one row, from day `start` to day `end`, both included.
+    pub async fn duplicates(&self, start: Option<Partition>, end: Option<Partition>) -> Result<Duplicates, ReadFault> {
+        simple::duplicates(self, start, end).await
+    }
+}

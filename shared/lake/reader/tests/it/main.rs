@@ -1,0 +1,6 @@
+//! What queries answer, against a model that holds all rows in memory and reads no file.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail the test")]
+
+mod messages;
+mod support;
+mod upkeep;
