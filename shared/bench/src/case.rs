@@ -71,6 +71,7 @@ impl Case {
             "lake-append" => (nothing_to_append(), r#"{"batchItemFailures":[]}"#),
             "lake-compact" => (sample(COMPACTION)?, r#"{"batchItemFailures":[]}"#),
             "lake-maintain" => (json!({ "job": "stats" }), r#""job":"stats""#),
+            "lake-query" => (unknown_message(token), r#""statusCode":404"#),
             "lark-api" => (token_status(token), r#""statusCode":200"#),
             "lark-callback" => (click(), r#""statusCode":200"#),
             "lark-oauth" => (get("/lark/cli_bench/oauth/start", &json!({ "app_id": APP })), r#""statusCode":400"#),
@@ -311,6 +312,13 @@ fn upload_status(token: &str) -> Value {
         json!({ "authorization": format!("Bearer {token}"), "host": "bench.execute-api.us-east-1.amazonaws.com" });
     let path = format!("/v1/files/{SESSION}/status");
     http("GET", &path, &json!({ "upload_id": SESSION }), &headers, None)
+}
+
+/// A message that an empty lake does not have.
+fn unknown_message(token: &str) -> Value {
+    let headers =
+        json!({ "authorization": format!("Bearer {token}"), "host": "bench.execute-api.us-east-1.amazonaws.com" });
+    http("GET", "/v1/lake/messages/7428190284", &json!({ "msg_id": "7428190284" }), &headers, None)
 }
 
 /// A job for an upload that the table does not have.

@@ -72,6 +72,7 @@ impl Environment {
             ("CHAT_TABLE", "chat".to_owned()),
             ("PUSH_QUEUE_URL", queue("push.fifo")),
             ("CHANNEL_QUEUE_URL", queue("channel.fifo")),
+            ("ATHENA_DATABASE", "lake".to_owned()),
             ("LAKE_BUCKET", "lake".to_owned()),
             ("LAKE_TABLE", "lake".to_owned()),
             ("LAKE_QUEUE_URL", queue("lake")),

@@ -279,6 +279,15 @@ const CALLS: &[(&str, &[(&str, &str)])] = &[
             ("sqs:SendMessage", "ParkedQueue"),
         ],
     ),
+    (
+        "LakeQueryFunction",
+        &[
+            ("dynamodb:UpdateItem", "LakeTable"),
+            ("kms:GetPublicKey", "SigningKey"),
+            ("s3:GetObject", "LakeBucket"),
+            ("s3:ListBucket", "LakeBucket"),
+        ],
+    ),
     ("HealthCheckFunction", &[("dynamodb:GetItem", "LarkTable"), ("sqs:GetQueueAttributes", "LarkWorkQueue")]),
 ];
 
