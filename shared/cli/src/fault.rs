@@ -12,6 +12,8 @@ use domain::seal::SealFault;
 use domain::session::SessionFault;
 use lake::LakeFault;
 use lake::maintain::MaintainFault;
+use lake_formats::FormatFault;
+use lake_reader::ReadFault;
 use serde::Serialize;
 
 /// What AWS and the operating system call it when the credentials do not allow something, or are none.
@@ -113,6 +115,21 @@ impl From<LakeFault> for CliFault {
             Remedy::Reject(_) | Remedy::Deny(_) => Self::Argument(fault.to_string()),
             Remedy::Retry | Remedy::Bug => Self::storage("the lake did not do it", fault),
         }
+    }
+}
+
+impl From<ReadFault> for CliFault {
+    fn from(fault: ReadFault) -> Self {
+        match fault.remedy() {
+            Remedy::Reject(_) | Remedy::Deny(_) => Self::Argument(chain(&fault)),
+            Remedy::Retry | Remedy::Bug => Self::storage("the lake cannot be read", fault),
+        }
+    }
+}
+
+impl From<FormatFault> for CliFault {
+    fn from(fault: FormatFault) -> Self {
+        Self::storage("the rows cannot be written", fault)
     }
 }
 

@@ -1,8 +1,12 @@
 //! `skylark lake`: what is in the lake, what was kept out of it, and asking again for what is due.
 
+mod check;
 mod import;
 mod maintain;
 mod quarantine;
+mod query;
+
+use std::sync::Arc;
 
 use aws_credential_types::provider::ProvideCredentials as _;
 use clap::Subcommand;
@@ -11,13 +15,16 @@ use domain::lake::compaction::{CompactJob, CompactQueue as _};
 use domain::lake::quarantine::QUARANTINE_PREFIX;
 use domain::lake::{Kind, Partition};
 use lake::{DayStats, Lake, Settings, TableStats};
+use lake_reader::Reader;
 use lambda_kit::aws::AMAZON_ROOTS;
 use queue::{SqsCompactQueue, SqsIntakeQueue};
 use serde_json::json;
 
+use self::check::{DuplicatesArgs, ValidateArgs};
 use self::import::ImportArgs;
 use self::maintain::MaintainArgs;
 use self::quarantine::QuarantineCommand;
+use self::query::QueryArgs;
 use crate::args::Place;
 use crate::fault::{CliFault, say, say_json};
 use crate::stack::{LakePlace, Stack};
@@ -34,6 +41,16 @@ pub(crate) enum LakeCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Print messages, by filter and in order.
+    Query(QueryArgs),
+    /// Print one message, as JSON.
+    Get { msg_id: String },
+    /// Print one contact as it was told of last, as JSON.
+    Contact { username: String },
+    /// Read every file of a day and tell what is wrong with it; exit code 1 if anything is.
+    Validate(ValidateArgs),
+    /// Tell which ids of messages are in more than one row.
+    Duplicates(DuplicatesArgs),
     /// Look at events that could not become rows, and send them again.
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
@@ -95,12 +112,22 @@ pub(crate) async fn run(place: &Place, command: LakeCommand) -> Result<(), CliFa
     let open = Open::at(place).await?;
     match command {
         LakeCommand::Status { json } => status(&open, json).await,
+        LakeCommand::Query(args) => query::run(&reader(open), args).await,
+        LakeCommand::Get { msg_id } => query::message(&reader(open), &msg_id).await,
+        LakeCommand::Contact { username } => query::contact(&reader(open), &username).await,
+        LakeCommand::Validate(args) => check::validate(&reader(open), &args).await,
+        LakeCommand::Duplicates(args) => check::duplicates(&reader(open), &args).await,
         LakeCommand::Quarantine(command) => quarantine::run(&open, command).await,
         LakeCommand::ReplayRaw { day } => replay_raw(&open, day).await,
         LakeCommand::Compact { day } => compact(&open, day).await,
         LakeCommand::Import(args) => import::run(open.lake, Stack::find(place).await?.lake, open.merges, args).await,
         LakeCommand::Maintain(args) => maintain::run(open, Stack::find(place).await?, args).await,
     }
+}
+
+/// Here nobody waits for an answer within seconds: a question takes as long as it takes.
+fn reader(open: Open) -> Reader {
+    Reader::new(Arc::new(open.lake)).with_scan_bytes(u64::MAX)
 }
 
 async fn status(open: &Open, as_json: bool) -> Result<(), CliFault> {
