@@ -19,5 +19,7 @@ pub mod chat;
 pub mod description;
 #[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what does not run ends the test")]
 pub mod files;
+#[expect(clippy::unwrap_used, reason = "what does not run ends the test")]
+pub mod lake;
 pub mod workspace;
 pub mod yaml;

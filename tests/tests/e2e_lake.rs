@@ -16,7 +16,7 @@ use domain::lake::{Intake, Kind};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures_util::stream::{self, StreamExt as _};
-use lake::{DataFile, Lake, Settings};
+use lake::{DataFile, Lake};
 use lake_sample::{Event, FIRST_LAKE, Plan, What};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -25,6 +25,7 @@ use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use skylark_tests::bundle::{Bundle, aws, binaries, sqs, until, waiting, workspace};
 use skylark_tests::chat::Person;
+use skylark_tests::lake::lake;
 
 /// What a killed worker held is handed out again after the queue's visibility timeout; then it has to be appended.
 const PATIENCE: Duration = Duration::from_secs(500);
@@ -101,18 +102,6 @@ async fn drained(bundle: &Bundle) {
         assert!(Instant::now() < deadline, "{left} messages are left");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-}
-
-/// The lake as any reader of Delta sees it.
-fn lake(bundle: &Bundle) -> Lake {
-    let setting = |name: &str| match name {
-        "AWS_ACCESS_KEY_ID" => Some(bundle.setting("/access_key_id").to_owned()),
-        "AWS_SECRET_ACCESS_KEY" => Some(bundle.setting("/secret_access_key").to_owned()),
-        "AWS_REGION" => Some(bundle.setting("/region").to_owned()),
-        "AWS_ENDPOINT_URL" => Some(bundle.setting("/aws_endpoint").to_owned()),
-        _ => None,
-    };
-    Lake::open(&Settings::bucket(bundle.setting("/buckets/LakeBucket"), &setting).unwrap()).unwrap()
 }
 
 /// A text column of a table, row by row.

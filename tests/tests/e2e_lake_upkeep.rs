@@ -7,26 +7,16 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
 use domain::lake::{BatchId, Counts, Kind, Partition};
-use lake::{Lake, Settings};
+use lake::Lake;
 use lake_rows::{Level, schema, write_parquet};
 use lake_sample::{Event, Plan, What};
 use serde_json::Value;
 use skylark_tests::bundle::{Bundle, until, waiting};
+use skylark_tests::lake::lake;
 use time::{Duration, OffsetDateTime};
 
 /// What template.yaml calls the schedules.
 const SCHEDULES: [&str; 8] = ["Checkpoint", "Sweep", "Seal", "Archive", "Stats", "Reconcile", "Raw", "Vacuum"];
-
-fn lake(bundle: &Bundle) -> Lake {
-    let setting = |name: &str| match name {
-        "AWS_ACCESS_KEY_ID" => Some(bundle.setting("/access_key_id").to_owned()),
-        "AWS_SECRET_ACCESS_KEY" => Some(bundle.setting("/secret_access_key").to_owned()),
-        "AWS_REGION" => Some(bundle.setting("/region").to_owned()),
-        "AWS_ENDPOINT_URL" => Some(bundle.setting("/aws_endpoint").to_owned()),
-        _ => None,
-    };
-    Lake::open(&Settings::bucket(bundle.setting("/buckets/LakeBucket"), &setting).unwrap()).unwrap()
-}
 
 /// Messages that were said then.
 fn messages(ids: std::ops::Range<u64>, said: OffsetDateTime) -> RecordBatch {
