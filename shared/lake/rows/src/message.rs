@@ -9,7 +9,7 @@ use crate::columns::Row;
 use crate::convert::Line;
 use crate::event::{ID_BYTES, Place, micros};
 use crate::object::{Fields, Name, write_extras};
-use crate::scan::Scanner;
+use crate::scan::{Known, Scanner};
 use crate::value;
 
 /// Where the columns of a message are: a test holds them to the schema.
@@ -35,35 +35,71 @@ mod at {
     pub(super) const COUNT: usize = 18;
 }
 
+/// A field that has a column, or holds those that have.
+struct Field {
+    opening: &'static str,
+    holds: Holds,
+}
+
+enum Holds {
+    Text(usize),
+    Integer(usize),
+    Message,
+}
+
+impl Known for Field {
+    fn opening(&self) -> &'static str {
+        self.opening
+    }
+}
+
+const fn field(opening: &'static str, holds: Holds) -> Field {
+    Field { opening, holds }
+}
+
+/// The fields of an event, in the order in which they come.
+static EVENT: [Field; 3] = [
+    field("\"guid\":", Holds::Text(at::GUID)),
+    field("\"notify_type\":", Holds::Integer(at::NOTIFY_TYPE)),
+    field("\"data\":", Holds::Message),
+];
+
+/// Those of a message.
+static MESSAGE: [Field; 11] = [
+    field("\"from_username\":", Holds::Text(at::FROM_USERNAME)),
+    field("\"to_username\":", Holds::Text(at::TO_USERNAME)),
+    field("\"chatroom\":", Holds::Text(at::CHATROOM)),
+    field("\"chatroom_sender\":", Holds::Text(at::CHATROOM_SENDER)),
+    field("\"msg_id\":", Holds::Text(at::MSG_ID)),
+    field("\"msg_type\":", Holds::Integer(at::MSG_TYPE)),
+    field("\"create_time\":", Holds::Integer(at::CREATE_TIME)),
+    field("\"is_chatroom_msg\":", Holds::Integer(at::IS_CHATROOM_MSG)),
+    field("\"content\":", Holds::Text(at::CONTENT)),
+    field("\"desc\":", Holds::Text(at::MSG_DESC)),
+    field("\"source\":", Holds::Text(at::MSG_SOURCE)),
+];
+
 /// Reads a line into the row, if it is of that kind. If not the row holds nothing of use.
 pub(crate) fn read(text: &str, line: &Line<'_>, row: &mut Row) -> Option<Place> {
     row.clear();
     row.widen(at::COUNT);
     let (mut others, mut beside, mut has_data) = (Fields::new(), Fields::new(), false);
     let mut event = Scanner::new(text);
-    event.object(|event, name| match name {
-        "guid" => read_text(event, row, at::GUID),
-        "notify_type" => read_integer(event, row, at::NOTIFY_TYPE),
+    event.object(&EVENT, |event, field| match field.map(|field| &field.holds) {
+        Ok(Holds::Text(column)) => read_text(event, row, *column),
+        Ok(Holds::Integer(column)) => read_integer(event, row, *column),
         // A second one would have to replace all of the first.
-        "data" if has_data => None,
-        "data" => {
+        Ok(Holds::Message) if has_data => None,
+        Ok(Holds::Message) => {
             has_data = true;
-            event.object(|data, name| match name {
-                "msg_id" => read_text(data, row, at::MSG_ID),
-                "from_username" => read_text(data, row, at::FROM_USERNAME),
-                "to_username" => read_text(data, row, at::TO_USERNAME),
-                "chatroom" => read_text(data, row, at::CHATROOM),
-                "chatroom_sender" => read_text(data, row, at::CHATROOM_SENDER),
-                "msg_type" => read_integer(data, row, at::MSG_TYPE),
-                "create_time" => read_integer(data, row, at::CREATE_TIME),
-                "is_chatroom_msg" => read_integer(data, row, at::IS_CHATROOM_MSG),
-                "content" => read_text(data, row, at::CONTENT),
-                "desc" => read_text(data, row, at::MSG_DESC),
-                "source" => read_text(data, row, at::MSG_SOURCE),
-                _ => keep(data, name, &mut others),
+            event.object(&MESSAGE, |data, field| match field.map(|field| &field.holds) {
+                Ok(Holds::Text(column)) => read_text(data, row, *column),
+                Ok(Holds::Integer(column)) => read_integer(data, row, *column),
+                Ok(Holds::Message) => None,
+                Err(name) => keep(data, name, &mut others),
             })
         }
-        _ => keep(event, name, &mut beside),
+        Err(name) => keep(event, name, &mut beside),
     })?;
     event.end()?;
     if !has_data || !(1..=ID_BYTES).contains(&row.key().len()) {

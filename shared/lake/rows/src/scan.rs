@@ -6,6 +6,16 @@ use serde_json::value::RawValue;
 
 use crate::value::escape_at;
 
+/// A field whose name is known.
+pub(crate) trait Known: 'static {
+    /// The name as it stands in a document without spaces: in its quotes, with the colon.
+    fn opening(&self) -> &'static str;
+
+    fn is_named(&self, name: &str) -> bool {
+        self.opening().strip_prefix('"').and_then(|rest| rest.strip_suffix("\":")) == Some(name)
+    }
+}
+
 /// A document, and how far it is read.
 #[derive(Debug)]
 pub(crate) struct Scanner<'a> {
@@ -33,16 +43,35 @@ impl<'a> Scanner<'a> {
         (self.peek()? == expected).then(|| self.at += 1)
     }
 
-    /// Reads an object; `field` is given each name, and reads the value.
-    pub(crate) fn object(&mut self, mut field: impl FnMut(&mut Self, &'a str) -> Option<()>) -> Option<()> {
+    /// Reads an object; `read` is given each field, or its name if it is none of the `known`, and reads the value. Fields mostly come in the order
+    /// of that list, and are looked for there first.
+    pub(crate) fn object<K: Known>(
+        &mut self,
+        known: &'static [K],
+        mut read: impl FnMut(&mut Self, Result<&'static K, &'a str>) -> Option<()>,
+    ) -> Option<()> {
         self.next(b'{')?;
         if self.next(b'}').is_some() {
             return Some(());
         }
+        let mut expected = known.iter();
         loop {
-            let name = self.name()?;
-            self.next(b':')?;
-            field(self, name)?;
+            self.peek()?;
+            let field = match expected.as_slice().first() {
+                Some(field) if self.text.as_bytes().get(self.at..)?.starts_with(field.opening().as_bytes()) => {
+                    expected.next();
+                    self.at += field.opening().len();
+                    Ok(field)
+                }
+                _ => {
+                    let name = self.name()?;
+                    self.next(b':')?;
+                    let place = known.iter().position(|field| field.is_named(name));
+                    expected = place.map_or(expected, |place| known.get(place + 1..).unwrap_or_default().iter());
+                    place.and_then(|place| known.get(place)).ok_or(name)
+                }
+            };
+            read(self, field)?;
             if self.next(b',').is_none() {
                 return self.next(b'}');
             }
@@ -74,16 +103,29 @@ impl<'a> Scanner<'a> {
                     self.at += 1;
                     return Some(());
                 }
-                b'\\' => {
-                    match bytes.get(self.at + 1)? {
-                        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
-                        b'u' if bytes.get(self.at + 2..self.at + 6)?.iter().all(u8::is_ascii_hexdigit) => {}
-                        _ => return None,
+                b'\\' => match bytes.get(self.at + 1)? {
+                    b'u' => {
+                        if !bytes.get(self.at + 2..self.at + 6)?.iter().all(u8::is_ascii_hexdigit) {
+                            return None;
+                        }
+                        let (character, length) = escape_at(self.text.get(self.at..)?);
+                        to.push(character);
+                        self.at += length;
                     }
-                    let (character, length) = escape_at(self.text.get(self.at..)?);
-                    to.push(character);
-                    self.at += length;
-                }
+                    // Texts in texts, with their quotes and line breaks, are full of these.
+                    short => {
+                        to.push(char::from(match short {
+                            b'"' | b'\\' | b'/' => *short,
+                            b'n' => b'\n',
+                            b't' => b'\t',
+                            b'r' => b'\r',
+                            b'b' => 8,
+                            b'f' => 12,
+                            _ => return None,
+                        }));
+                        self.at += 2;
+                    }
+                },
                 _ => return None,
             }
         }
