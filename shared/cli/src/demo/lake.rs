@@ -1,4 +1,4 @@
-//! A day of webhooks: each event is in the lake once or kept aside, smaller than it came, and the same once its day is sealed.
+//! A day of webhooks: each event is in the lake once or kept aside, smaller than it came, the same once its day is sealed, and found by who asks.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -14,11 +14,11 @@ use lake_sample::{Event, Plan, What};
 use lambda_kit::random;
 use local::Settings;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use reqwest::Client;
+use reqwest::{Client, Method};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::api::at;
+use crate::api::{Api, at};
 use crate::demo::{Wrong, note, step, within};
 use crate::fault::{CliFault, say};
 use crate::lake::open;
@@ -35,6 +35,9 @@ const DAY_SECS: i64 = 86_400;
 
 /// How soon whatever was acknowledged is to be readable.
 const READABLE: Duration = Duration::from_secs(60);
+
+/// How many rows a page of the answer has.
+const PAGE: u64 = 200;
 
 /// How long is waited before the lake is looked at again.
 const GLANCE: Duration = Duration::from_millis(250);
@@ -87,7 +90,60 @@ impl<'a> LakeStory<'a> {
         let sealed = step("the day is sealed", self.seal()).await?;
         note(format!("files of its messages: {} before, {} now, sorted", found.files, sealed.files));
         let title = "its rows are the same, message by message";
-        step(title, async { if sealed.messages == found.messages { Ok(()) } else { Err("they are not".into()) } }).await
+        step(title, async { if sealed.messages == found.messages { Ok(()) } else { Err("they are not".into()) } })
+            .await?;
+        self.ask().await
+    }
+
+    /// Asks for the messages as a program would.
+    async fn ask(&self) -> Result<(), CliFault> {
+        let client =
+            self.settings.clients.first().map(|client| (client.client_id.clone(), client.client_secret.clone()));
+        let client = client.ok_or_else(|| CliFault::Argument("the bundle has no client".to_owned()))?;
+        let api = Api::with(self.settings.http.clone(), client, "lake:read")?;
+        step("a message is found by its id", self.by_id(&api)).await?;
+        step("and once more, by a function that is warm", self.by_id(&api)).await?;
+        let pages = step("the day is read by a filter, page by page: every message once", self.by_day(&api)).await?;
+        note(format!("{pages} pages of {PAGE} rows at most"));
+        Ok(())
+    }
+
+    fn msg_ids(&self) -> impl Iterator<Item = &str> {
+        self.events.iter().filter_map(|event| match &event.what {
+            What::Message { msg_id, .. } => Some(msg_id.as_str()),
+            _ => None,
+        })
+    }
+
+    async fn by_id(&self, api: &Api) -> Result<(), Wrong> {
+        let msg_id = self.msg_ids().last().ok_or("there are no messages")?;
+        let (_, found) = api.call(Method::GET, &format!("/v1/lake/messages/{msg_id}"), None, &[]).await?;
+        let found = at(at(&found, "message"), "msg_id");
+        if found == msg_id { Ok(()) } else { Err(format!("`{found}` is found").into()) }
+    }
+
+    /// Whoever else said something on the day is passed over.
+    async fn by_day(&self, api: &Api) -> Result<u32, Wrong> {
+        let (day, next) = (self.day, Partition::of(self.day.ends_at()).ok_or("the clock is wrong")?);
+        let mut missing: HashSet<&str> = self.msg_ids().collect();
+        let (known, mut cursor) = (missing.clone(), String::new());
+        for pages in 1.. {
+            let path =
+                format!("/v1/lake/messages?start={day}&end={next}&columns=msg_id,create_time&limit={PAGE}{cursor}");
+            let (_, page) = api.call(Method::GET, &path, None, &[]).await?;
+            for row in at(&page, "messages").as_array().into_iter().flatten() {
+                let msg_id = at(row, "msg_id").as_str().unwrap_or_default();
+                if known.contains(msg_id) && !missing.remove(msg_id) {
+                    return Err(format!("`{msg_id}` is there twice").into());
+                }
+            }
+            match at(&page, "next_cursor").as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None if missing.is_empty() => return Ok(pages),
+                None => break,
+            }
+        }
+        Err(format!("{} are missing", missing.len()).into())
     }
 
     fn note_balance(&self, found: &Found, readable: Duration) {
@@ -168,14 +224,7 @@ impl<'a> LakeStory<'a> {
 
     /// The rows that the events became. Whoever else writes to the lake meanwhile is passed over.
     async fn found(&self) -> Result<Found, Wrong> {
-        let ids: HashSet<&str> = self
-            .events
-            .iter()
-            .filter_map(|event| match &event.what {
-                What::Message { msg_id, .. } => Some(msg_id.as_str()),
-                _ => None,
-            })
-            .collect();
+        let ids: HashSet<&str> = self.msg_ids().collect();
         let usernames: HashSet<&str> = self.usernames().map(String::as_str).collect();
         let (day, since) = (self.day, Partition::of(self.begun));
         let mut found = Found::default();
