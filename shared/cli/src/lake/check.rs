@@ -80,6 +80,11 @@ pub(crate) async fn duplicates(reader: &Reader, args: &DuplicatesArgs) -> Result
         ));
         day.duplicates.iter().for_each(|one| say(format!("  {}: {} rows", one.msg_id, one.rows)));
     }
-    say(format!("{} ids are in more than one row; the next merge leaves one of each", found.total));
+    match found.total {
+        0 => say("no id is in more than one row"),
+        total => say(format!(
+            "{total} ids are in more than one row; no query shows them twice, and the next merge leaves one row of each"
+        )),
+    }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use domain::lake::Kind;
 use domain::lake::query::{MAX_PAGE_ROWS, PAGE_ROWS, instant};
 use lake_formats::Rows;
 use lake_reader::{Filter, Query, Reader};
@@ -46,8 +47,8 @@ pub(crate) struct QueryArgs {
     #[arg(long)]
     source: Option<String>,
     /// Only these columns, with commas between; by default all, or what a table has room for.
-    #[arg(long, value_delimiter = ',')]
-    columns: Vec<String>,
+    #[arg(long, value_parser = columns)]
+    columns: Option<Columns>,
     /// The most rows.
     #[arg(long, default_value_t = PAGE_ROWS as u64, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
@@ -72,15 +73,24 @@ enum Format {
     Csv,
 }
 
+/// Names of columns.
+#[derive(Debug, Clone, Default)]
+struct Columns(Vec<String>);
+
+fn columns(list: &str) -> Result<Columns, String> {
+    let chosen = lake_rows::chosen(Kind::Messages, list).map(Columns);
+    chosen.ok_or_else(|| "they must be columns of messages (docs/lake-tables.md), each once".to_owned())
+}
+
 fn moment(text: &str) -> Result<OffsetDateTime, String> {
     instant(text).ok_or_else(|| "it must be a time (RFC 3339) or a day (2026-11-05)".to_owned())
 }
 
 pub(crate) async fn run(reader: &Reader, args: QueryArgs) -> Result<(), CliFault> {
     let mut writer = Writer::new(args.format, args.output)?;
-    let columns = match args.format {
-        Format::Table if args.columns.is_empty() => TABLE_COLUMNS.map(str::to_owned).to_vec(),
-        _ => args.columns,
+    let Columns(columns) = match args.format {
+        Format::Table => args.columns.unwrap_or_else(|| Columns(TABLE_COLUMNS.map(str::to_owned).to_vec())),
+        Format::Json | Format::Csv => args.columns.unwrap_or_default(),
     };
     let filter = Filter {
         start: args.start,

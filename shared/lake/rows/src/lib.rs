@@ -26,7 +26,8 @@ pub use crate::convert::{Batch, Converted, Converter, Identity, Line, MAX_LINE_B
 pub use crate::digest::{Digest, Digester};
 pub use crate::quarantine::{Quarantined, Reason};
 pub use crate::schema::{
-    Column, ColumnType, Incompatible, PARTITION_COLUMNS, Version, is_content, is_json, key, schema, table_schema,
+    Column, ColumnType, Incompatible, PARTITION_COLUMNS, Version, chosen, is_content, is_json, key, schema,
+    table_schema,
 };
 pub use crate::stats::{Bound, Stats};
 pub use crate::write::{DataFile, Level, ROW_GROUP_ROWS, WriteError, Writer, Written, properties, write_parquet};

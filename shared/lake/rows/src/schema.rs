@@ -167,6 +167,18 @@ pub fn is_content(column: &str) -> bool {
         && !PARTITION_COLUMNS.contains(&column)
 }
 
+/// Some of the columns of the table's files, as people ask for them: their names with commas between, each once.
+#[must_use]
+pub fn chosen(table: Kind, list: &str) -> Option<Vec<String>> {
+    let schema = schema(table);
+    let mut names: Vec<String> = Vec::new();
+    for name in list.split(',').map(str::trim) {
+        let good = schema.field_with_name(name).is_ok() && !names.iter().any(|before| before == name);
+        names.push(good.then(|| name.to_owned())?);
+    }
+    Some(names)
+}
+
 /// Whether what came as an object or a list is JSON in this column. A text that came instead is there as it is.
 #[must_use]
 pub fn is_json(column: &str) -> bool {
@@ -349,6 +361,14 @@ mod tests {
                 rows += &format!("| `{}` | {kind} | {} |\n", column.name, column.meaning);
             }
             assert!(section.contains(&rows), "docs/lake-tables.md, {table}:\n{rows}");
+        }
+    }
+
+    #[test]
+    fn columns_are_chosen_by_name_each_once_in_any_order() {
+        assert_eq!(chosen(Kind::Messages, "content, msg_id").unwrap(), ["content", "msg_id"]);
+        for bad in ["", "colour", "msg_id,colour", "msg_id,msg_id", "msg_id,", "username", "year", "Msg_id"] {
+            assert_eq!(chosen(Kind::Messages, bad), None, "{bad}");
         }
     }
 
