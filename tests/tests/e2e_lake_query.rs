@@ -414,3 +414,38 @@ async fn pages_go_on_across_a_merge_and_what_is_broken_or_doubled_is_told() {
     assert_eq!(code, 1);
     assert!(out.contains(&file.path), "{out}");
 }
+
+/// Texts that JSON and CSV write twice as long, and Lambda's envelope again.
+#[tokio::test]
+async fn whatever_rows_hold_an_answer_is_one_that_lambda_takes() {
+    let from = midnight();
+    let message = |n: i64| {
+        let data = json!({
+            "msg_id": format!("long-{n}"), "msg_type": 1, "create_time": from + n, "content": "\"".repeat(430_000),
+        });
+        let what = What::Message { msg_id: format!("long-{n}"), integer_source: false, large: true };
+        Event { body: json!({ "data": data }).to_string().into_bytes(), what }
+    };
+    let events: Vec<Event> = (0..6).map(message).collect();
+    let bundle = Bundle::start();
+    post_all(&bundle, &events).await;
+    settles(&lake(&bundle), &events).await;
+    let expected: Vec<String> = (0..6).map(|n| format!("long-{n}")).collect();
+    let asker = Asker::with_scope(&bundle, "lake:read").await;
+    assert_eq!(ids(&asker.pages("limit=10000", async |_| ()).await), expected);
+    for format in ["csv", "arrow"] {
+        let (mut rows, mut cursor) = (0, String::new());
+        loop {
+            let path = format!("/v1/lake/messages?limit=10000&columns=msg_id,content&format={format}{cursor}");
+            let (status, headers, body) = asker.raw(&path).await;
+            assert_eq!(status, 200, "{format}");
+            rows += match format {
+                "csv" => records(std::str::from_utf8(&body).unwrap()).len() - 1,
+                _ => StreamReader::try_new(body.as_slice(), None).unwrap().map(|batch| batch.unwrap().num_rows()).sum(),
+            };
+            let Some(next) = headers.get("x-next-cursor") else { break };
+            cursor = format!("&cursor={}", next.to_str().unwrap());
+        }
+        assert_eq!(rows, 6, "{format}");
+    }
+}
