@@ -1,8 +1,34 @@
-//! Answers queries over the lake's tables.
+//! Answers queries over the lake's tables, in little memory and few requests: the log says which files there are, nothing is listed.
+//!
+//! 1. **Files** are left out by their day and by the log's bounds of their columns. What is left decides whether the query is too large, before anything
+//!    is read ([`SCAN_BYTES`]).
+//! 2. **Footers**, page indexes and Bloom filters come with one request for a file's end, many files at once. Files never change, so what is known of one
+//!    is kept, up to so many bytes. A small file is kept whole.
+//! 3. **Pages**: row groups and pages are left out by their bounds; of the others first those columns are read that decide which rows are wanted, and
+//!    then the columns that were asked for, of these rows alone. Pages that lie near each other are one request, and all requests are under way at once.
+//!
+//! **A message counts once**, merged or not: of a day's rows with one `msg_id` the one that was received first, which is what a merge keeps. Where a day is one
+//! merged file nothing needs to be compared. Where it is not, all its ids are, once for each set of files.
+//!
+//! **A version stays readable** for days after its files were merged away. If a file is gone all the same, the query is done again with the table as it is
+//! then; if that fails too, the caller should come again ([`ReadFault::Missing`]).
+//!
+//! **Requests** of a look-up by id, of a table of `n` files, beside those for the log (one if nothing was committed since): 2 round trips if the files are
+//! known, the ids of the one row group that has it by its Bloom filter, and then its row's pages, 5 requests or so in all. A process that knows nothing makes
+//! `n` more for the ends of the files, 32 at once. Files that are not merged have no Bloom filter, but are small, and are known whole.
 
+mod cache;
+mod condition;
+mod count;
 mod cursor;
+mod duplicates;
 mod fault;
-mod simple;
+mod file;
+mod lookup;
+mod messages;
+mod twins;
+mod validate;
+mod view;
 
 use std::sync::Arc;
 
@@ -17,6 +43,10 @@ pub use crate::fault::ReadFault;
 
 /// What one request may have to scan, by the log's sizes of the files that are left after pruning.
 pub const SCAN_BYTES: u64 = 2 << 30;
+
+/// How much of a file's end is read first, which is all of a small file, and the footer, page index and Bloom filter of a day of 100,000 rows. Parts of
+/// a file that are not farther apart are one request: while one waits for its first byte, so many bytes would have come.
+pub const END_BYTES: u64 = 256 << 10;
 
 /// A page ends before its rows hold more than so many bytes of values.
 pub const PAGE_BYTES: usize = 3 << 20;
@@ -98,7 +128,7 @@ pub struct Problem {
     pub detail: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemKind {
     /// The log names it, and the store has no such object.
@@ -150,13 +180,15 @@ pub struct Duplicate {
 #[derive(Debug)]
 pub struct Reader {
     lake: Arc<Lake>,
+    known: view::Known,
     scan_bytes: u64,
+    end_bytes: u64,
 }
 
 impl Reader {
     #[must_use]
     pub fn new(lake: Arc<Lake>) -> Self {
-        Self { lake, scan_bytes: SCAN_BYTES }
+        Self { lake, known: view::Known::default(), scan_bytes: SCAN_BYTES, end_bytes: END_BYTES }
     }
 
     /// The same with another limit than [`SCAN_BYTES`].
@@ -165,35 +197,49 @@ impl Reader {
         Self { scan_bytes, ..self }
     }
 
+    /// The same with another size than [`END_BYTES`].
+    #[must_use]
+    pub fn with_end_bytes(self, end_bytes: u64) -> Self {
+        Self { end_bytes, ..self }
+    }
+
     /// A page of messages, each once: of the rows with one `msg_id` the one that was received first, whether they are merged yet or not.
     ///
     /// Rows without `msg_id` or `create_time` are no messages; [`Reader::validate`] tells of them.
     pub async fn messages(&self, query: &Query) -> Result<Found, ReadFault> {
-        simple::messages(self, query).await
+        again(async || messages::messages(self, query).await).await
     }
 
     /// A message by its id, with all columns; of several rows the one that was received first.
     pub async fn message(&self, msg_id: &str) -> Result<Option<RecordBatch>, ReadFault> {
-        simple::message(self, msg_id).await
+        again(async || lookup::message(self, msg_id).await).await
     }
 
     /// A contact by its id, with all columns; of several rows the one that was received last.
     pub async fn contact(&self, username: &str) -> Result<Option<RecordBatch>, ReadFault> {
-        simple::contact(self, username).await
+        again(async || lookup::contact(self, username).await).await
     }
 
     /// How many messages have each value of a column, the most frequent first and then by value; each message counts once.
     pub async fn count_by(&self, filter: &Filter, column: &str) -> Result<Vec<(Option<String>, u64)>, ReadFault> {
-        simple::count_by(self, filter, column).await
+        again(async || count::count_by(self, filter, column).await).await
     }
 
     /// Looks at every file of a partition, or of the table, and says what is wrong with it.
     pub async fn validate(&self, kind: Kind, partition: Option<Partition>) -> Result<Validation, ReadFault> {
-        simple::validate(self, kind, partition).await
+        validate::validate(self, kind, partition).await
     }
 
     /// Which ids are in more than one row, from day `start` to day `end`, both included.
     pub async fn duplicates(&self, start: Option<Partition>, end: Option<Partition>) -> Result<Duplicates, ReadFault> {
-        simple::duplicates(self, start, end).await
+        again(async || duplicates::duplicates(self, start, end).await).await
+    }
+}
+
+/// Does it once more, with the table as it is then, if a file was gone: it was merged away, and that so long ago that it was deleted.
+async fn again<T>(query: impl AsyncFn() -> Result<T, ReadFault>) -> Result<T, ReadFault> {
+    match query().await {
+        Err(ReadFault::Missing(_)) => query().await,
+        done => done,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::fault::{Fault as _, Refusal, Remedy};
 use domain::lake::Kind;
 use fastrand::Rng;
-use lake_reader::{Filter, Query, ReadFault};
+use lake_reader::{END_BYTES, Filter, Query, ReadFault};
 use lake_rows::Level;
 
 use crate::support::{
@@ -54,7 +54,8 @@ async fn whatever_the_files_are_a_query_finds_what_a_look_at_every_row_finds() {
     for seed in 0..8 {
         let mut random = Rng::with_seed(seed);
         let (table, days) = random_table(&mut random).await;
-        let reader = table.reader();
+        // Files whole, or in the smallest parts.
+        let reader = table.reader().with_end_bytes([END_BYTES, 16][random.usize(..2)]);
         for _ in 0..20 {
             let filter = random_filter(&mut random, days);
             let expected = table.expected(&filter);
@@ -226,4 +227,50 @@ async fn a_row_that_lacks_its_id_or_its_time_is_no_message() {
     assert_eq!(ids(&rows(&reader.messages(&query(10)).await.unwrap().rows)), ["3"]);
     let counts = reader.count_by(&Filter::default(), "source").await.unwrap();
     assert_eq!(counts, [(Some("wechat".to_owned()), 1)]);
+}
+
+/// A day that was merged by another release: sorted, in many row groups and pages.
+async fn sorted_day(count: usize) -> Table {
+    let mut table = Table::new();
+    let mut new = random_messages(&mut Rng::with_seed(7), 0, count, count as u64 * 2);
+    new.sort_by(|a, b| {
+        let key = |row: &Row| (row.get("chatroom").cloned(), number(row, "create_time"), row["msg_id"].clone());
+        key(a).cmp(&key(b))
+    });
+    table.append_as(Level::L2.prefix(), day(0), &new, &BTreeSet::new()).await;
+    table
+}
+
+#[tokio::test]
+async fn of_a_sorted_file_only_the_pages_that_can_hold_a_row_are_read() {
+    let table = sorted_day(2_000).await;
+    let bytes = table.lake.stats(Kind::Messages).await.unwrap().bytes;
+    let reader = table.reader().with_end_bytes(16);
+    let columns = vec!["msg_id".to_owned(), "chatroom".to_owned()];
+    let mut random = Rng::with_seed(3);
+    for room in 0..6 {
+        let filter = Filter { chatroom: Some(format!("群{room}@chatroom")), ..random_filter(&mut random, 1) };
+        let asked = Query { filter, columns: columns.clone(), ..query(ALL) };
+        let expected = table.expected(&asked.filter);
+        // What is known of the file after the first query is not read again.
+        reader.messages(&asked).await.unwrap();
+        let found = reader.messages(&asked).await.unwrap();
+        assert_eq!(ids(&rows(&found.rows)), ids(&expected));
+        assert!(found.scanned_bytes < bytes / 6, "{} of {bytes} bytes for room {room}", found.scanned_bytes);
+    }
+    let none = Query { filter: Filter { chatroom: Some("龙".into()), ..Filter::default() }, ..query(10) };
+    let found = reader.messages(&none).await.unwrap();
+    assert_eq!((found.rows.num_rows(), found.scanned_bytes), (0, 0));
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_though_the_table_names_it_is_asked_for_later() {
+    let mut table = Table::new();
+    table.append_messages(day(0), &[message("1", 0)]).await;
+    let files = table.lake.files(Kind::Messages, |_| true).await.unwrap();
+    let key = table.lake.file_key(Kind::Messages, &files[0].path).await.unwrap();
+    std::fs::remove_file(table.folder.path().join(key)).unwrap();
+    let fault = table.reader().messages(&query(10)).await.unwrap_err();
+    assert!(matches!(&fault, ReadFault::Missing(path) if path.ends_with(&files[0].path)), "{fault:?}");
+    assert_eq!((fault.remedy(), fault.code()), (Remedy::Retry, "unavailable"));
 }

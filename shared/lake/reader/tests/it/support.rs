@@ -13,6 +13,7 @@ use lake::{DataFile, Lake, Merge, Merged, Settings};
 use lake_reader::{Filter, Query, Reader};
 use lake_rows::{Level, Stats, write_parquet};
 use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -138,8 +139,14 @@ impl Table {
         self.append(Kind::Messages, day, new).await;
     }
 
-    /// Appends a file as another release writes it: without the columns `unknown`, with one more, and the log knows nothing but its rows.
+    /// Appends a file as another release writes it: without the columns `unknown`, with one more, in small row groups and pages, and the log knows
+    /// nothing but its rows.
     pub(crate) async fn append_other(&mut self, day: Partition, new: &[Row], unknown: &BTreeSet<&str>) {
+        let level = Level::L0.prefix();
+        self.append_as(level, day, new, unknown).await;
+    }
+
+    pub(crate) async fn append_as(&mut self, level: &str, day: Partition, new: &[Row], unknown: &BTreeSet<&str>) {
         // The table is made before its first file is.
         let current = lake_rows::schema(Kind::Messages);
         if !self.has_extra {
@@ -154,12 +161,19 @@ impl Table {
             .collect();
         fields.insert(1, Field::new(EXTRA, DataType::Utf8, true));
         let rows = batch(new, Schema::new(fields));
-        let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), None).unwrap();
+        let properties = WriterProperties::builder()
+            .set_max_row_group_row_count(Some(25))
+            .set_data_page_row_count_limit(4)
+            .set_write_batch_size(4)
+            .set_column_index_truncate_length(Some(3))
+            .set_column_dictionary_enabled("source".into(), self.batches.is_multiple_of(2))
+            .set_column_bloom_filter_enabled("msg_id".into(), !self.batches.is_multiple_of(3));
+        let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties.build())).unwrap();
         writer.write(&rows).unwrap();
         let bytes = writer.into_inner().unwrap();
 
         let batch_id = self.next_batch();
-        let path = format!("{}/L0-{}-other.parquet", day.folder(), batch_id.sha256());
+        let path = format!("{}/{level}-{}-other.parquet", day.folder(), batch_id.sha256());
         let key = self.lake.file_key(Kind::Messages, &path).await.unwrap();
         let file = DataFile {
             path,

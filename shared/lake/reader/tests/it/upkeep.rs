@@ -1,12 +1,13 @@
 //! Validation, and the search for ids that are there twice.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use domain::lake::Kind;
 use lake_reader::{Duplicate, ProblemKind};
 use lake_rows::Level;
 
-use crate::support::{Table, day, message, random_messages};
+use crate::support::{DAY, Table, day, message, random_messages};
 
 #[tokio::test]
 async fn a_sound_table_has_no_problems() {
@@ -58,7 +59,7 @@ async fn ids_that_are_there_twice_are_counted_and_the_first_are_named() {
     table.append_messages(day(0), &many(0, 300)).await;
     table.append_messages(day(0), &many(150, 400)).await;
     table.append_messages(day(0), &many(299, 300)).await;
-    table.append_messages(day(1), &[message("0001", super::support::DAY)]).await;
+    table.append_messages(day(1), &[message("0001", DAY)]).await;
     let reader = table.reader();
     let found = reader.duplicates(None, None).await.unwrap();
     let [first, second] = &found.days[..] else { panic!("{found:?}") };
@@ -71,4 +72,26 @@ async fn ids_that_are_there_twice_are_counted_and_the_first_are_named() {
     table.append_messages(day(0), &many(7, 8)).await;
     let found = reader.duplicates(Some(day(0)), None).await.unwrap();
     assert_eq!(found.days[0].duplicates, [Duplicate { msg_id: "0007".into(), rows: 2 }]);
+}
+
+#[tokio::test]
+async fn rows_that_belong_elsewhere_lack_their_key_or_stand_in_disorder_are_found() {
+    let mut table = Table::new();
+    let no_columns = BTreeSet::new();
+    let mut keyless = vec![message("1", 1), message("2", 2)];
+    keyless[1].remove("create_time");
+    table.append_messages(day(0), &keyless).await;
+    table.append_messages(day(1), &[message("3", 3)]).await;
+    table
+        .append_as(Level::L1.prefix(), day(2), &[message("5", 2 * DAY + 5), message("4", 2 * DAY + 4)], &no_columns)
+        .await;
+    table.append_as(Level::L1.prefix(), day(3), &[message("4", 3 * DAY), message("5", 3 * DAY)], &no_columns).await;
+    let found = table.reader().validate(Kind::Messages, None).await.unwrap();
+    let problems: Vec<Vec<_>> =
+        found.partitions.iter().map(|day| day.problems.iter().map(|it| it.problem).collect()).collect();
+    assert_eq!(
+        problems,
+        [vec![ProblemKind::NullKey], vec![ProblemKind::Partition], vec![ProblemKind::Order], vec![]],
+        "{found:?}"
+    );
 }

@@ -1,0 +1,121 @@
+//! Rows of a day that have one id: which of them is the message.
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
+use arrow_array::{Array, RecordBatch};
+use domain::lake::Kind;
+use futures_util::stream::{StreamExt as _, TryStreamExt as _};
+use lake::DataFile;
+use lake_rows::Level;
+use twox_hash::XxHash3_128;
+
+use crate::fault::ReadFault;
+use crate::file::{File, Form};
+use crate::view::READ_AT_ONCE;
+
+/// So many ids are compared at once; of a day that has more, parts of all ids after each other.
+const IDS_AT_ONCE: u64 = 1 << 20;
+
+/// The column by which it is known which row came first.
+const RECEIVED: &str = "received_at";
+
+/// The rows of a day's files that are not the message, because another row with their id was received before them.
+#[derive(Debug, Default)]
+pub(crate) struct Twins {
+    /// For each file, numbers of rows in the file, rising.
+    lost: Vec<Vec<u32>>,
+}
+
+struct Row {
+    id: u128,
+    received: i64,
+    file: u32,
+    row: u32,
+}
+
+impl Twins {
+    /// Whether a day may hold an id twice. A merge leaves each once; that a batch does is not relied on.
+    pub(crate) fn are_possible(day: &[DataFile]) -> bool {
+        match day {
+            [] => false,
+            [file] => Level::of(&file.path).is_none_or(|level| level == Level::L0),
+            _ => true,
+        }
+    }
+
+    pub(crate) async fn of(files: &[File<'_>]) -> Result<Self, ReadFault> {
+        let rows: u64 = files.iter().map(|file| file.data.rows).sum();
+        let parts = u128::from(rows.div_ceil(IDS_AT_ONCE).max(1));
+        let mut lost = vec![Vec::new(); files.len()];
+        for part in 0..parts {
+            let mut ids = Vec::new();
+            each_id(files, &[RECEIVED], |file, row, text, received| {
+                let id = XxHash3_128::oneshot(text.as_bytes());
+                if id % parts == part {
+                    // What came at an unknown time is not known to have come first.
+                    ids.push(Row { id, received: received.unwrap_or(i64::MAX), file: file as u32, row: row as u32 });
+                }
+            })
+            .await?;
+            ids.sort_unstable_by_key(|row| (row.id, row.received, row.file, row.row));
+            for same in ids.chunk_by(|a, b| a.id == b.id) {
+                for row in same.iter().skip(1) {
+                    if let Some(lost) = lost.get_mut(row.file as usize) {
+                        lost.push(row.row);
+                    }
+                }
+            }
+        }
+        lost.iter_mut().for_each(|rows| rows.sort_unstable());
+        Ok(Self { lost })
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.lost.iter().map(|rows| 24 + 4 * rows.len()).sum()
+    }
+
+    /// The rows of a file between these numbers that are not the message.
+    pub(crate) fn lost(&self, file: usize, rows: std::ops::Range<usize>) -> impl Iterator<Item = usize> {
+        let lost = self.lost.get(file).map(Vec::as_slice).unwrap_or_default();
+        let from = lost.partition_point(|row| (*row as usize) < rows.start);
+        let lost = lost.get(from..).unwrap_or_default().iter().map(|row| *row as usize);
+        lost.take_while(move |row| *row < rows.end)
+    }
+}
+
+/// Tells of each row that has an id: the file, the row's number in it, the id, and when it was received if that column is one of `others`.
+pub(crate) async fn each_id(
+    files: &[File<'_>],
+    others: &[&str],
+    mut tell: impl FnMut(usize, usize, &str, Option<i64>),
+) -> Result<(), ReadFault> {
+    let columns = [&[lake_rows::key(Kind::Messages)], others].concat();
+    let columns = columns.as_slice();
+    let groups = files.iter().enumerate().flat_map(|(at, file)| {
+        let mut first = 0;
+        (0..file.opened.groups()).map(move |group| {
+            let rows = first;
+            first += file.opened.group_rows(group);
+            (at, file, group, rows)
+        })
+    });
+    let groups: Vec<_> = groups.collect();
+    let read = groups.into_iter().map(|(at, file, group, first)| async move {
+        let pages = file.pages(group, columns, None).await?;
+        Ok::<_, ReadFault>((at, file, first, pages))
+    });
+    let mut read = futures_util::stream::iter(read).buffered(READ_AT_ONCE);
+    while let Some((at, file, first, pages)) = read.try_next().await? {
+        let batch: RecordBatch = file.decode(&pages, columns, None, Form::Plain)?;
+        let ids = batch.column_by_name(lake_rows::key(Kind::Messages)).and_then(|ids| ids.as_string_opt::<i32>());
+        let received = batch.column_by_name(RECEIVED);
+        let received = received.and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
+        for (row, id) in ids.into_iter().flatten().enumerate() {
+            if let Some(id) = id {
+                let received = received.filter(|times| times.is_valid(row)).map(|times| times.value(row));
+                tell(at, first + row, id, received);
+            }
+        }
+    }
+    Ok(())
+}
