@@ -6,7 +6,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, StringArray};
 use domain::lake::Kind;
-use futures_util::stream::{StreamExt as _, TryStreamExt as _};
+use futures_util::stream::TryStreamExt as _;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -14,7 +14,7 @@ use crate::condition::Condition;
 use crate::fault::ReadFault;
 use crate::file::Form;
 use crate::messages::for_each_group;
-use crate::{Filter, Reader};
+use crate::{Filter, Reader, few_at_once};
 
 /// The most values that are told apart.
 const VALUES: usize = 100_000;
@@ -80,8 +80,7 @@ pub(crate) async fn count_by(
         .await?;
         Ok::<_, ReadFault>(counts)
     });
-    let days: Vec<_> = days.collect();
-    let mut days = futures_util::stream::iter(days).buffered(DAYS_AT_ONCE);
+    let mut days = few_at_once(days, DAYS_AT_ONCE);
     let mut all = Counts::default();
     while let Some(day) = days.try_next().await? {
         all.null += day.null;

@@ -31,9 +31,12 @@ mod validate;
 mod view;
 
 use std::sync::Arc;
+use std::vec::IntoIter;
 
 use arrow_array::RecordBatch;
 use domain::lake::{Kind, Partition};
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::{Buffered, Iter, StreamExt as _};
 use lake::Lake;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -207,22 +210,22 @@ impl Reader {
     ///
     /// Rows without `msg_id` or `create_time` are no messages; [`Reader::validate`] tells of them.
     pub async fn messages(&self, query: &Query) -> Result<Found, ReadFault> {
-        again(async || messages::messages(self, query).await).await
+        again(|| messages::messages(self, query)).await
     }
 
     /// A message by its id, with all columns; of several rows the one that was received first.
     pub async fn message(&self, msg_id: &str) -> Result<Option<RecordBatch>, ReadFault> {
-        again(async || lookup::message(self, msg_id).await).await
+        again(|| lookup::message(self, msg_id)).await
     }
 
     /// A contact by its id, with all columns; of several rows the one that was received last.
     pub async fn contact(&self, username: &str) -> Result<Option<RecordBatch>, ReadFault> {
-        again(async || lookup::contact(self, username).await).await
+        again(|| lookup::contact(self, username)).await
     }
 
     /// How many messages have each value of a column, the most frequent first and then by value; each message counts once.
     pub async fn count_by(&self, filter: &Filter, column: &str) -> Result<Vec<(Option<String>, u64)>, ReadFault> {
-        again(async || count::count_by(self, filter, column).await).await
+        again(|| count::count_by(self, filter, column)).await
     }
 
     /// Looks at every file of a partition, or of the table, and says what is wrong with it.
@@ -232,14 +235,49 @@ impl Reader {
 
     /// Which ids are in more than one row, from day `start` to day `end`, both included.
     pub async fn duplicates(&self, start: Option<Partition>, end: Option<Partition>) -> Result<Duplicates, ReadFault> {
-        again(async || duplicates::duplicates(self, start, end).await).await
+        again(|| duplicates::duplicates(self, start, end)).await
     }
 }
 
+/// Awaits a few of the futures at a time, in order.
+///
+/// They are boxed because a stream of closures' futures, which borrow, is more than the compiler proves to be `Send`, as a server's must be.
+fn few_at_once<'a, T>(
+    futures: impl Iterator<Item = impl Future<Output = T> + Send + 'a>,
+    count: usize,
+) -> Buffered<Iter<IntoIter<BoxFuture<'a, T>>>> {
+    let futures: Vec<BoxFuture<'a, T>> = futures.map(|future| future.boxed()).collect();
+    futures_util::stream::iter(futures).buffered(count)
+}
+
 /// Does it once more, with the table as it is then, if a file was gone: it was merged away, and that so long ago that it was deleted.
-async fn again<T>(query: impl AsyncFn() -> Result<T, ReadFault>) -> Result<T, ReadFault> {
+async fn again<T, F: Future<Output = Result<T, ReadFault>>>(query: impl Fn() -> F) -> Result<T, ReadFault> {
     match query().await {
         Err(ReadFault::Missing(_)) => query().await,
         done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server hands its futures from thread to thread: that this compiles is most of the test.
+    #[tokio::test]
+    async fn every_answer_may_be_awaited_on_any_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::open(&lake::Settings::folder(folder.path())).unwrap();
+        let (reader, query) = (Reader::new(Arc::new(lake)), Query::default());
+        let answers: [BoxFuture<'_, bool>; 6] = [
+            async { reader.messages(&query).await.is_ok() }.boxed(),
+            async { reader.message("").await.is_ok() }.boxed(),
+            async { reader.contact("").await.is_ok() }.boxed(),
+            async { reader.count_by(&query.filter, "chatroom").await.is_ok() }.boxed(),
+            async { reader.validate(Kind::Messages, None).await.is_ok() }.boxed(),
+            async { reader.duplicates(None, None).await.is_ok() }.boxed(),
+        ];
+        for answer in answers {
+            assert!(answer.await, "an empty lake is no fault");
+        }
     }
 }

@@ -6,13 +6,13 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array, RecordBatch};
 use domain::lake::Kind;
-use futures_util::stream::{StreamExt as _, TryStreamExt as _};
+use futures_util::stream::TryStreamExt as _;
 use lake::DataFile;
 
-use crate::Reader;
 use crate::fault::ReadFault;
 use crate::file::Form;
 use crate::view::{OPEN_AT_ONCE, Place, READ_AT_ONCE, View};
+use crate::{Reader, few_at_once};
 
 const RECEIVED: &str = "received_at";
 
@@ -60,7 +60,7 @@ async fn groups_with(
     id: &str,
 ) -> Result<Vec<(usize, Vec<usize>)>, ReadFault> {
     let column = lake_rows::key(kind);
-    let groups = futures_util::stream::iter(files.iter().enumerate()).map(async |(at, file)| {
+    let groups = files.iter().enumerate().map(|(at, file)| async move {
         let outside = file.stats.min_values.get(column).zip(file.stats.max_values.get(column)).is_some_and(|bounds| {
             matches!(bounds, (lake_rows::Bound::Text(min), lake_rows::Bound::Text(max)) if id < min.as_str() || id > max.as_str())
         });
@@ -69,7 +69,7 @@ async fn groups_with(
         }
         Ok::<_, ReadFault>((at, view.groups_with(file, column, id).await?))
     });
-    let groups: Vec<_> = groups.buffered(OPEN_AT_ONCE).try_collect().await?;
+    let groups: Vec<_> = few_at_once(groups, OPEN_AT_ONCE).try_collect().await?;
     Ok(groups.into_iter().filter(|(_, groups)| !groups.is_empty()).collect())
 }
 
@@ -92,7 +92,6 @@ async fn in_groups(
         let rows = ids.into_iter().flatten().enumerate().filter(|(_, it)| *it == Some(id));
         Ok(rows.map(|(row, _)| Place { file: at, group, row }).collect())
     });
-    let read: Vec<_> = read.collect();
-    let places: Vec<Vec<Place>> = futures_util::stream::iter(read).buffered(READ_AT_ONCE * 2).try_collect().await?;
+    let places: Vec<Vec<Place>> = few_at_once(read, READ_AT_ONCE * 2).try_collect().await?;
     view.rows(files, &places.concat(), &view.columns).await
 }

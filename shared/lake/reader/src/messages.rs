@@ -17,7 +17,7 @@ use crate::fault::ReadFault;
 use crate::file::{File, Form, Pages};
 use crate::twins::Twins;
 use crate::view::{Place, READ_AT_ONCE, View};
-use crate::{Found, PAGE_BYTES, Query, Reader};
+use crate::{Found, PAGE_BYTES, Query, Reader, few_at_once};
 
 /// The most days that are searched at once.
 const DAYS_AT_ONCE: usize = 8;
@@ -52,9 +52,7 @@ pub(crate) async fn messages(reader: &Reader, query: &Query) -> Result<Found, Re
     {
         let wanted = limit + 1 - found.len();
         let search = days.iter().map(|(_, files)| search(&view, files, &condition, query.after.as_ref(), wanted));
-        let search: Vec<_> = search.collect();
-        let mut searched =
-            futures_util::stream::iter(search).buffered(DAYS_AT_ONCE).zip(futures_util::stream::iter(days));
+        let mut searched = few_at_once(search, DAYS_AT_ONCE).zip(futures_util::stream::iter(days));
         while let Some((candidates, (_, of_day))) = searched.next().await {
             let first = files.len();
             files.extend(of_day.iter());
@@ -167,9 +165,8 @@ pub(crate) async fn for_each_group(
     mut each: impl FnMut(&Group<'_, '_>) -> Result<(), ReadFault>,
 ) -> Result<(), ReadFault> {
     let numbered = day.iter().enumerate().filter(|(_, file)| condition.may_be_in(&file.stats));
-    let open =
-        futures_util::stream::iter(numbered).map(async |(at, file)| Ok::<_, ReadFault>((at, view.open(file).await?)));
-    let files: Vec<(usize, File<'_>)> = open.buffered(crate::view::OPEN_AT_ONCE).try_collect().await?;
+    let open = numbered.map(|(at, file)| async move { Ok::<_, ReadFault>((at, view.open(file).await?)) });
+    let files: Vec<(usize, File<'_>)> = few_at_once(open, crate::view::OPEN_AT_ONCE).try_collect().await?;
     let mut groups = Vec::new();
     for (at, file) in &files {
         let mut first = 0;
@@ -187,7 +184,7 @@ pub(crate) async fn for_each_group(
         let pages = file.pages(group, &columns, selection.as_ref()).await?;
         Ok::<_, ReadFault>(Group { file, at, group, first, read, pages })
     });
-    let mut read = futures_util::stream::iter(read).buffered(READ_AT_ONCE);
+    let mut read = few_at_once(read, READ_AT_ONCE);
     while let Some(group) = read.try_next().await? {
         each(&group)?;
     }

@@ -4,12 +4,13 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array, RecordBatch};
 use domain::lake::Kind;
-use futures_util::stream::{StreamExt as _, TryStreamExt as _};
+use futures_util::stream::TryStreamExt as _;
 use lake::DataFile;
 use lake_rows::Level;
 use twox_hash::XxHash3_128;
 
 use crate::fault::ReadFault;
+use crate::few_at_once;
 use crate::file::{File, Form};
 use crate::view::READ_AT_ONCE;
 
@@ -104,7 +105,7 @@ pub(crate) async fn each_id(
         let pages = file.pages(group, columns, None).await?;
         Ok::<_, ReadFault>((at, file, first, pages))
     });
-    let mut read = futures_util::stream::iter(read).buffered(READ_AT_ONCE);
+    let mut read = few_at_once(read, READ_AT_ONCE);
     while let Some((at, file, first, pages)) = read.try_next().await? {
         let batch: RecordBatch = file.decode(&pages, columns, None, Form::Plain)?;
         let ids = batch.column_by_name(lake_rows::key(Kind::Messages)).and_then(|ids| ids.as_string_opt::<i32>());

@@ -9,7 +9,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use arrow_select::concat::concat_batches;
 use arrow_select::take::take_record_batch;
 use domain::lake::{Kind, Partition};
-use futures_util::stream::{StreamExt as _, TryStreamExt as _};
+use futures_util::stream::TryStreamExt as _;
 use lake::{DataFile, Lake, Snapshot};
 use lake_rows::PARTITION_COLUMNS;
 use parquet::bloom_filter::Sbbf;
@@ -18,7 +18,7 @@ use crate::condition::{ranges, selection};
 use crate::fault::ReadFault;
 use crate::file::{File, Form, Opened, parse_blooms};
 use crate::twins::Twins;
-use crate::{Reader, cache::Cache};
+use crate::{Reader, cache::Cache, few_at_once};
 
 /// How many files are opened at once: most of that is waiting for the store.
 pub(crate) const OPEN_AT_ONCE: usize = 32;
@@ -156,8 +156,7 @@ impl View<'_> {
     }
 
     pub(crate) async fn open_all<'b>(&'b self, files: &'b [DataFile]) -> Result<Vec<File<'b>>, ReadFault> {
-        let open = futures_util::stream::iter(files).map(|file| self.open(file));
-        open.buffered(OPEN_AT_ONCE).try_collect().await
+        few_at_once(files.iter().map(|file| self.open(file)), OPEN_AT_ONCE).try_collect().await
     }
 
     /// The row groups of a file that may hold a row with this id, by their Bloom filters: all of a file that has none.
@@ -224,8 +223,7 @@ impl View<'_> {
                 as_table(&file, &batch, rows.len(), schema)
             }
         });
-        let read: Vec<_> = read.collect();
-        let batches: Vec<_> = futures_util::stream::iter(read).buffered(READ_AT_ONCE * 2).try_collect().await?;
+        let batches: Vec<_> = few_at_once(read, READ_AT_ONCE * 2).try_collect().await?;
         let whole = concat_batches(schema, &batches)?;
         let mut order = vec![0; places.len()];
         for (from, (_, at)) in (0_u32..).zip(by_group.values().flatten()) {
