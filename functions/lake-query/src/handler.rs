@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::access::{AccessFault, Scope};
+use domain::access::{AccessFault, Caller, Scope};
 use domain::fault::{Fault, Refusal, Remedy};
 use domain::lake::quarantine::QUARANTINE_PREFIX;
 use domain::lake::query::{MAX_PAGE_ROWS, PAGE_ROWS, instant};
@@ -52,27 +52,46 @@ pub(crate) async fn answer(
         gate.count(&caller, "lake", now).await?;
     }
     let path = request.raw_http_path().to_owned();
-    let path = path.strip_prefix("/v1/lake/").unwrap_or_default();
-    let answered = match (request.method().as_str(), path.split_once('/').unwrap_or((path, ""))) {
-        ("GET", ("messages", "")) => desk.messages(&request).await,
-        ("GET", ("messages", msg_id)) => desk.message(msg_id).await,
-        ("GET", ("contacts", username)) if !username.is_empty() => desk.contact(username).await,
-        ("GET", ("partitions", "")) => desk.partitions().await,
-        ("GET", ("stats", "")) => desk.stats().await,
-        ("POST", ("validate", "")) => desk.validate(&request).await,
-        ("POST", ("duplicates", "")) => desk.duplicates(&request).await,
-        _ => Err(Stopped::NoRoute),
-    };
-    match answered {
-        Ok(response) if http::weight(&response) > http::MAX_ANSWER => Err(Stopped::AnswerTooLarge),
-        Err(Stopped::Read(table, fault @ ReadFault::TooLarge { bytes, limit })) => {
-            Ok(desk.elsewhere(table, &fault, bytes, limit))
-        }
-        answered => answered,
-    }
+    let answered = desk.route(&request, path.strip_prefix("/v1/lake/").unwrap_or_default()).await;
+    audit(&caller, &request, &path, &answered);
+    answered
+}
+
+/// Who asked for what. The query is left out: it may hold names.
+fn audit(caller: &Caller, request: &Request, path: &str, answered: &Result<Response, Stopped>) {
+    let status = answered.as_ref().map_or_else(|stopped| http::status(stopped), Response::status).as_u16();
+    let (client, user, method) = (&caller.client_id, &caller.user_id, request.method());
+    tracing::info!(
+        client.id = %client,
+        user.id = %user,
+        http.method = %method,
+        http.path = path,
+        http.status = status,
+        "Audit: `{client}` {method} {path}: {status}"
+    );
 }
 
 impl Desk {
+    async fn route(&self, request: &Request, path: &str) -> Result<Response, Stopped> {
+        let answered = match (request.method().as_str(), path.split_once('/').unwrap_or((path, ""))) {
+            ("GET", ("messages", "")) => self.messages(request).await,
+            ("GET", ("messages", msg_id)) => self.message(msg_id).await,
+            ("GET", ("contacts", username)) if !username.is_empty() => self.contact(username).await,
+            ("GET", ("partitions", "")) => self.partitions().await,
+            ("GET", ("stats", "")) => self.stats().await,
+            ("POST", ("validate", "")) => self.validate(request).await,
+            ("POST", ("duplicates", "")) => self.duplicates(request).await,
+            _ => Err(Stopped::NoRoute),
+        };
+        match answered {
+            Ok(response) if http::weight(&response) > http::MAX_ANSWER => Err(Stopped::AnswerTooLarge),
+            Err(Stopped::Read(table, fault @ ReadFault::TooLarge { bytes, limit })) => {
+                Ok(self.elsewhere(table, &fault, bytes, limit))
+            }
+            answered => answered,
+        }
+    }
+
     /// As many rows as are asked for and as Lambda takes: a cursor says where the next begin.
     async fn messages(&self, request: &Request) -> Result<Response, Stopped> {
         let (mut query, format) = read_query(Fields::of_query(request))?;
@@ -288,7 +307,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use arrow_ipc::reader::StreamReader;
-    use domain::access::{AccessTokenVerifier, Caller};
+    use domain::access::AccessTokenVerifier;
     use domain::id::{ClientId, FamilyId, TenantId};
     use domain::lake::Intake;
     use domain::lake::source::{SourceDirectory, SourceName};
