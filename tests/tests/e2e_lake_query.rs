@@ -261,6 +261,17 @@ async fn what_was_posted_is_found_by_http_and_by_command() {
         assert!(!wanted.is_empty(), "{name}={value}");
     }
 
+    // By the values of a column, the most frequent first.
+    let mut types = BTreeMap::<String, u64>::new();
+    for said in expected.values() {
+        *types.entry(said["msg_type"].to_string()).or_default() += 1;
+    }
+    let printed = skylark(&bundle, &["lake", "count", "--by", "msg_type", "--json"]);
+    let counted: Vec<Value> = serde_json::from_str(&printed).unwrap();
+    let of = |one: &Value| (one["value"].as_str().unwrap().to_owned(), one["messages"].as_u64().unwrap());
+    assert_eq!(counted.iter().map(of).collect::<BTreeMap<_, _>>(), types);
+    assert!(counted.is_sorted_by(|a, b| a["messages"].as_u64() >= b["messages"].as_u64()), "{printed}");
+
     formats_agree(&bundle, &asker, &rows).await;
     contacts_are_found(&bundle, &asker, &events).await;
     bad_questions_are_refused(&bundle, &asker).await;
@@ -402,6 +413,8 @@ async fn pages_go_on_across_a_merge_and_what_is_broken_or_doubled_is_told() {
     assert_eq!((&sound["valid"], &sound["messages"]["rows"]), (&json!(true), &json!(240)));
     assert!(skylark(&bundle, &["lake", "validate", &day.to_string()]).contains("240 rows, sound"));
     let file = lake.files(Kind::Messages, |_| true).await.unwrap().remove(0);
+    let dumped: Vec<Value> = serde_json::from_str(&skylark(&bundle, &["lake", "dump", &file.path])).unwrap();
+    assert_eq!(ids(&dumped).into_iter().collect::<BTreeSet<_>>(), order.iter().copied().collect(), "as they lie there");
     let key = lake.file_key(Kind::Messages, &file.path).await.unwrap();
     let bytes = lake.read_object(&key).await.unwrap().unwrap();
     lake.write_object(&key, bytes.slice(..bytes.len() / 2)).await.unwrap();
@@ -413,6 +426,9 @@ async fn pages_go_on_across_a_merge_and_what_is_broken_or_doubled_is_told() {
     let (code, out, _) = bundle.skylark(&["lake", "validate", "--all"]);
     assert_eq!(code, 1);
     assert!(out.contains(&file.path), "{out}");
+    let (code, _, err) = bundle.skylark(&["lake", "dump", &file.path]);
+    assert_eq!(code, 1);
+    assert!(err.contains(&file.path), "{err}");
 }
 
 /// Texts that JSON and CSV write twice as long, and Lambda's envelope again.

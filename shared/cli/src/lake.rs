@@ -24,7 +24,7 @@ use self::check::{DuplicatesArgs, ValidateArgs};
 use self::import::ImportArgs;
 use self::maintain::MaintainArgs;
 use self::quarantine::QuarantineCommand;
-use self::query::QueryArgs;
+use self::query::{CountArgs, DumpArgs, QueryArgs};
 use crate::args::Place;
 use crate::fault::{CliFault, say, say_json};
 use crate::stack::{LakePlace, Stack};
@@ -43,6 +43,8 @@ pub(crate) enum LakeCommand {
     },
     /// Print messages, by filter and in order.
     Query(QueryArgs),
+    /// Count messages by the values of a column.
+    Count(CountArgs),
     /// Print one message, as JSON.
     Get { msg_id: String },
     /// Print one contact as it was told of last, as JSON.
@@ -51,6 +53,8 @@ pub(crate) enum LakeCommand {
     Validate(ValidateArgs),
     /// Tell which ids of messages are in more than one row.
     Duplicates(DuplicatesArgs),
+    /// Print the rows of one file of a table as they are.
+    Dump(DumpArgs),
     /// Look at events that could not become rows, and send them again.
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
@@ -113,6 +117,8 @@ pub(crate) async fn run(place: &Place, command: LakeCommand) -> Result<(), CliFa
     match command {
         LakeCommand::Status { json } => status(&open, json).await,
         LakeCommand::Query(args) => query::run(&reader(open), args).await,
+        LakeCommand::Count(args) => query::count(&reader(open), args).await,
+        LakeCommand::Dump(args) => query::dump(&open.lake, args).await,
         LakeCommand::Get { msg_id } => query::message(&reader(open), &msg_id).await,
         LakeCommand::Contact { username } => query::contact(&reader(open), &username).await,
         LakeCommand::Validate(args) => check::validate(&reader(open), &args).await,

@@ -1,4 +1,4 @@
-//! `skylark lake query`, `get` and `contact`: what the tables hold, row by row.
+//! `skylark lake query`, `count`, `get`, `contact` and `dump`: what the tables hold.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -8,11 +8,15 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use domain::lake::Kind;
 use domain::lake::query::{MAX_PAGE_ROWS, PAGE_ROWS, instant};
+use lake::Lake;
 use lake_formats::Rows;
 use lake_reader::{Filter, Query, Reader};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
+use serde_json::json;
 use time::OffsetDateTime;
 
-use crate::fault::{CliFault, say_json};
+use crate::fault::{CliFault, say, say_json};
 
 /// What a table on a screen has room for.
 const TABLE_COLUMNS: [&str; 6] = ["create_time", "msg_id", "from_username", "chatroom_sender", "msg_type", "content"];
@@ -25,6 +29,28 @@ const CELL: usize = 48;
   skylark lake query --start 2026-11-05 --end 2026-11-06 --chatroom 47820391@chatroom
   skylark lake query --all --columns msg_id,create_time,content --format csv --output messages.csv")]
 pub(crate) struct QueryArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Only these columns, with commas between; by default all, or what a table has room for.
+    #[arg(long, value_parser = columns)]
+    columns: Option<Columns>,
+    /// The most rows.
+    #[arg(long, default_value_t = PAGE_ROWS as u64, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    /// All of them.
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+    /// How the rows are written.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Write them into this file.
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+/// Which messages.
+#[derive(Debug, Args)]
+struct FilterArgs {
     /// Said then or later: RFC 3339, or a day (2026-11-05), which begins in UTC.
     #[arg(long, value_parser = moment)]
     start: Option<OffsetDateTime>,
@@ -46,17 +72,36 @@ pub(crate) struct QueryArgs {
     /// Of this feed: `wechat`, `lark`, `chat`, or the name of another source.
     #[arg(long)]
     source: Option<String>,
-    /// Only these columns, with commas between; by default all, or what a table has room for.
-    #[arg(long, value_parser = columns)]
-    columns: Option<Columns>,
-    /// The most rows.
-    #[arg(long, default_value_t = PAGE_ROWS as u64, value_parser = clap::value_parser!(u64).range(1..))]
-    limit: u64,
-    /// All of them.
-    #[arg(long, conflicts_with = "limit")]
-    all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  skylark lake count --by chatroom --start 2026-11-01 --end 2026-12-01
+
+JSON: an array of {value, messages}.")]
+pub(crate) struct CountArgs {
+    /// The column: `chatroom`, `msg_type`, `source`, ..
+    #[arg(long)]
+    by: String,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// The most values, the most frequent first.
+    #[arg(long, default_value_t = 20)]
+    limit: usize,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DumpArgs {
+    /// Its path in the table, as `validate` prints it.
+    file: String,
+    /// The table.
+    #[arg(long, value_parser = table, default_value = "messages")]
+    table: Kind,
     /// How the rows are written.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
+    #[arg(long, value_enum, default_value_t = Format::Json)]
     format: Format,
     /// Write them into this file.
     #[arg(long)]
@@ -82,6 +127,18 @@ fn columns(list: &str) -> Result<Columns, String> {
     chosen.ok_or_else(|| "they must be columns of messages (docs/lake-tables.md), each once".to_owned())
 }
 
+fn table(name: &str) -> Result<Kind, String> {
+    let found = Kind::ALL.into_iter().find(|kind| kind.as_str() == name);
+    found.ok_or_else(|| "it must be `messages` or `contacts`".to_owned())
+}
+
+impl From<FilterArgs> for Filter {
+    fn from(args: FilterArgs) -> Self {
+        let FilterArgs { start, end, chatroom, from_username, chatroom_sender, msg_type, source } = args;
+        Self { start, end, chatroom, from_username, chatroom_sender, msg_type, source }
+    }
+}
+
 fn moment(text: &str) -> Result<OffsetDateTime, String> {
     instant(text).ok_or_else(|| "it must be a time (RFC 3339) or a day (2026-11-05)".to_owned())
 }
@@ -92,16 +149,7 @@ pub(crate) async fn run(reader: &Reader, args: QueryArgs) -> Result<(), CliFault
         Format::Table => args.columns.unwrap_or_else(|| Columns(TABLE_COLUMNS.map(str::to_owned).to_vec())),
         Format::Json | Format::Csv => args.columns.unwrap_or_default(),
     };
-    let filter = Filter {
-        start: args.start,
-        end: args.end,
-        chatroom: args.chatroom,
-        from_username: args.from_username,
-        chatroom_sender: args.chatroom_sender,
-        msg_type: args.msg_type,
-        source: args.source,
-    };
-    let mut query = Query { filter, columns, limit: 0, after: None };
+    let mut query = Query { filter: args.filter.into(), columns, limit: 0, after: None };
     let mut left = if args.all { u64::MAX } else { args.limit };
     loop {
         query.limit = left.min(MAX_PAGE_ROWS as u64) as usize;
@@ -120,6 +168,41 @@ pub(crate) async fn run(reader: &Reader, args: QueryArgs) -> Result<(), CliFault
             return Ok(());
         }
     }
+}
+
+pub(crate) async fn count(reader: &Reader, args: CountArgs) -> Result<(), CliFault> {
+    let counted = reader.count_by(&args.filter.into(), &args.by).await?;
+    let shown = counted.iter().take(args.limit);
+    if args.json {
+        let values: Vec<_> = shown.map(|(value, messages)| json!({ "value": value, "messages": messages })).collect();
+        return say_json(&values);
+    }
+    for (value, messages) in shown {
+        say(format!("{messages:>10}  {}", cell(Some(value.as_deref().unwrap_or("(none)").into()))));
+    }
+    let (all, rest) = (counted.len(), counted.len().saturating_sub(args.limit));
+    say(format!(
+        "{all} values of `{}`{}",
+        args.by,
+        if rest == 0 { String::new() } else { format!(", {rest} not shown") }
+    ));
+    Ok(())
+}
+
+/// The rows of one file as they are, in its order.
+pub(crate) async fn dump(lake: &Lake, args: DumpArgs) -> Result<(), CliFault> {
+    let name = args.file;
+    let unreadable = |cause: ParquetError| CliFault::Failed(format!("`{name}` cannot be read: {cause}"));
+    let bytes = lake.read_file(args.table, &name).await?;
+    let rows = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|file| file.build()).map_err(unreadable)?;
+    let mut writer = Writer::new(args.format, args.output)?;
+    for rows in rows {
+        let rows = rows.map_err(|cause| unreadable(cause.into()))?;
+        if !writer.page(&Rows::of(&rows)?)? {
+            break;
+        }
+    }
+    writer.end()
 }
 
 pub(crate) async fn message(reader: &Reader, msg_id: &str) -> Result<(), CliFault> {
