@@ -287,6 +287,26 @@ pub(crate) fn ranges(rows: impl IntoIterator<Item = usize>) -> Vec<Range<usize>>
     ranges
 }
 
+/// The rows of ranges but for some, which rise as they do.
+pub(crate) fn without(rows: Vec<Range<usize>>, lost: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+    let mut lost = lost.peekable();
+    if lost.peek().is_none() {
+        return rows;
+    }
+    let mut kept = Vec::with_capacity(rows.len());
+    for mut range in rows {
+        while let Some(row) = lost.next_if(|row| *row < range.end) {
+            if row >= range.start {
+                kept.push(range.start..row);
+                range.start = row + 1;
+            }
+        }
+        kept.push(range);
+    }
+    kept.retain(|range| !range.is_empty());
+    kept
+}
+
 #[cfg(test)]
 #[expect(clippy::single_range_in_vec_init, reason = "one range is meant")]
 mod tests {
@@ -297,6 +317,8 @@ mod tests {
         assert_eq!(intersect(&[0..10, 20..30], [5..25, 25..40].into_iter()), [5..10, 20..30]);
         assert!(intersect(&[0..10], [10..20].into_iter()).is_empty());
         assert_eq!(ranges([1, 2, 3, 7, 9, 10]), [1..4, 7..8, 9..11]);
+        assert_eq!(without(vec![0..4, 6..8, 9..12], [0, 2, 4, 6, 7, 20].into_iter()), [1..2, 3..4, 9..12]);
+        assert_eq!(without(vec![0..4, 6..8], [3, 5].into_iter()), [0..3, 6..8]);
     }
 
     #[test]

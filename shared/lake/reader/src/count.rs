@@ -70,7 +70,7 @@ pub(crate) async fn count_by(
             }
             match group.columns(&rows, &[column], Form::Keyed)?.column_by_name(column) {
                 Some(values) => count(values, &mut counts),
-                None => counts.null += rows.len() as u64,
+                None => counts.null += rows.iter().map(|range| range.len() as u64).sum::<u64>(),
             }
             if counts.values.len() > VALUES {
                 return Err(ReadFault::TooManyValues { column: column.to_owned(), limit: VALUES });

@@ -22,13 +22,12 @@ pub(crate) async fn duplicates(
     reader.allow(view.days.values().flatten().map(|file| file.bytes).sum())?;
     let mut days = Vec::with_capacity(view.days.len());
     for (partition, files) in &view.days {
-        let files = view.open_all(files).await?;
-        let rows: u64 = files.iter().map(|file| file.data.rows).sum();
+        let rows: u64 = files.iter().map(|file| file.rows).sum();
         let parts = u128::from(rows.div_ceil(IDS_AT_ONCE).max(1));
         let (mut ids, mut twice): (u64, Vec<u128>) = (0, Vec::new());
         for part in 0..parts {
             let mut hashes = Vec::new();
-            each_id(&files, &[], |_, _, id, _| {
+            each_id(&view, files, &[], |_, _, id, _| {
                 let hash = XxHash3_128::oneshot(id.as_bytes());
                 if hash % parts == part {
                     hashes.push(hash);
@@ -45,7 +44,7 @@ pub(crate) async fn duplicates(
         // The first ids in order. One that was left out once comes after all of them, and stays out.
         let mut named: BTreeMap<String, u64> = BTreeMap::new();
         if !twice.is_empty() {
-            each_id(&files, &[], |_, _, id, _| {
+            each_id(&view, files, &[], |_, _, id, _| {
                 if let Some(count) = named.get_mut(id) {
                     *count += 1;
                     return;

@@ -119,6 +119,15 @@ impl Opened {
         usize::try_from(rows).unwrap_or_default()
     }
 
+    /// Each row group with the number in the file of its first row.
+    pub(crate) fn first_rows(&self) -> impl Iterator<Item = (usize, usize)> {
+        (0..self.groups()).scan(0, |next, group| {
+            let first = *next;
+            *next += self.group_rows(group);
+            Some((group, first))
+        })
+    }
+
     pub(crate) fn leaf(&self, column: &str) -> Option<usize> {
         self.schema().index_of(column).ok()
     }

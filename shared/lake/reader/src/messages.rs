@@ -11,12 +11,12 @@ use domain::lake::{Kind, Partition};
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use lake::DataFile;
 
-use crate::condition::{Condition, ranges, selection};
+use crate::condition::{Condition, ranges, selection, without};
 use crate::cursor::Cursor;
 use crate::fault::ReadFault;
 use crate::file::{File, Form, Pages};
 use crate::twins::Twins;
-use crate::view::{Place, READ_AT_ONCE, View};
+use crate::view::{OPEN_AT_ONCE, Place, READ_AT_ONCE, View};
 use crate::{Found, PAGE_BYTES, Query, Reader, few_at_once};
 
 /// The most days that are searched at once.
@@ -131,27 +131,29 @@ pub(crate) struct Group<'a, 'b> {
 
 impl Group<'_, '_> {
     /// The rows of the group that are messages and pass.
-    pub(crate) fn rows(&self, condition: &Condition<'_>, twins: &Twins) -> Result<Vec<usize>, ReadFault> {
+    pub(crate) fn rows(&self, condition: &Condition<'_>, twins: &Twins) -> Result<Vec<Range<usize>>, ReadFault> {
         let (file, all) = (&self.file.opened, self.file.opened.group_rows(self.group));
         let columns = condition.columns(file, self.group);
-        let mut rows: Vec<usize> = self.read.iter().cloned().flatten().collect();
+        let mut rows = self.read.clone();
         if !columns.is_empty() {
             let read = selection(&self.read, all);
             let batch = self.file.decode(&self.pages, &columns, read.as_ref(), Form::Keyed)?;
-            let mut passed = condition.passed(file, self.group, &batch).into_iter();
-            rows.retain(|_| passed.next().unwrap_or(false));
+            let passed = condition.passed(file, self.group, &batch);
+            let read = self.read.iter().cloned().flatten();
+            rows = ranges(read.zip(passed).filter(|(_, passed)| *passed).map(|(row, _)| row));
         }
-        let mut lost = twins.lost(self.at, self.first..self.first + all).map(|row| row - self.first).peekable();
-        rows.retain(|row| {
-            while lost.next_if(|lost| lost < row).is_some() {}
-            lost.peek() != Some(row)
-        });
-        Ok(rows)
+        let lost = twins.lost(self.at, self.first..self.first + all).map(|row| row - self.first);
+        Ok(without(rows, lost))
     }
 
-    /// Columns of some rows of the group, which rise.
-    pub(crate) fn columns(&self, rows: &[usize], columns: &[&str], form: Form) -> Result<RecordBatch, ReadFault> {
-        let selection = selection(&ranges(rows.iter().copied()), self.file.opened.group_rows(self.group));
+    /// Columns of some rows of the group.
+    pub(crate) fn columns(
+        &self,
+        rows: &[Range<usize>],
+        columns: &[&str],
+        form: Form,
+    ) -> Result<RecordBatch, ReadFault> {
+        let selection = selection(rows, self.file.opened.group_rows(self.group));
         self.file.decode(&self.pages, columns, selection.as_ref(), form)
     }
 }
@@ -164,29 +166,29 @@ pub(crate) async fn for_each_group(
     others: &[&str],
     mut each: impl FnMut(&Group<'_, '_>) -> Result<(), ReadFault>,
 ) -> Result<(), ReadFault> {
-    let numbered = day.iter().enumerate().filter(|(_, file)| condition.may_be_in(&file.stats));
-    let open = numbered.map(|(at, file)| async move { Ok::<_, ReadFault>((at, view.open(file).await?)) });
-    let files: Vec<(usize, File<'_>)> = few_at_once(open, crate::view::OPEN_AT_ONCE).try_collect().await?;
-    let mut groups = Vec::new();
-    for (at, file) in &files {
-        let mut first = 0;
-        for group in 0..file.opened.groups() {
-            let read = condition.rows(&file.opened, group);
-            if !read.is_empty() {
-                groups.push((*at, file, group, first, read));
+    let numbered: Vec<_> = day.iter().enumerate().filter(|(_, file)| condition.may_be_in(&file.stats)).collect();
+    for some in numbered.chunks(OPEN_AT_ONCE) {
+        let open = some.iter().map(|(at, file)| async move { Ok::<_, ReadFault>((*at, view.open(file).await?)) });
+        let files: Vec<(usize, File<'_>)> = few_at_once(open, OPEN_AT_ONCE).try_collect().await?;
+        let mut groups = Vec::new();
+        for (at, file) in &files {
+            for (group, first) in file.opened.first_rows() {
+                let read = condition.rows(&file.opened, group);
+                if !read.is_empty() {
+                    groups.push((*at, file, group, first, read));
+                }
             }
-            first += file.opened.group_rows(group);
         }
-    }
-    let read = groups.into_iter().map(|(at, file, group, first, read)| async move {
-        let columns = [&condition.columns(&file.opened, group)[..], others].concat();
-        let selection = selection(&read, file.opened.group_rows(group));
-        let pages = file.pages(group, &columns, selection.as_ref()).await?;
-        Ok::<_, ReadFault>(Group { file, at, group, first, read, pages })
-    });
-    let mut read = few_at_once(read, READ_AT_ONCE);
-    while let Some(group) = read.try_next().await? {
-        each(&group)?;
+        let read = groups.into_iter().map(|(at, file, group, first, read)| async move {
+            let columns = [&condition.columns(&file.opened, group)[..], others].concat();
+            let selection = selection(&read, file.opened.group_rows(group));
+            let pages = file.pages(group, &columns, selection.as_ref()).await?;
+            Ok::<_, ReadFault>(Group { file, at, group, first, read, pages })
+        });
+        let mut read = few_at_once(read, READ_AT_ONCE);
+        while let Some(group) = read.try_next().await? {
+            each(&group)?;
+        }
     }
     Ok(())
 }
@@ -200,7 +202,7 @@ struct First<'a> {
 }
 
 impl First<'_> {
-    fn take(&mut self, group: &Group<'_, '_>, rows: &[usize]) -> Result<(), ReadFault> {
+    fn take(&mut self, group: &Group<'_, '_>, rows: &[Range<usize>]) -> Result<(), ReadFault> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -208,7 +210,7 @@ impl First<'_> {
         let said = batch.column_by_name(SAID).and_then(|it| it.as_primitive_opt::<TimestampMicrosecondType>());
         let ids = batch.column_by_name(ID).and_then(|it| it.as_string_opt::<i32>());
         let (Some(said), Some(ids)) = (said, ids) else { return Ok(()) };
-        for (at, row) in rows.iter().enumerate() {
+        for (at, row) in rows.iter().cloned().flatten().enumerate() {
             if said.is_null(at) || ids.is_null(at) {
                 continue;
             }
@@ -224,7 +226,7 @@ impl First<'_> {
                 self.heap.pop();
             }
             let at = Cursor { micros, msg_id: id.to_owned() };
-            self.heap.push(Candidate { at, place: Place { file: group.at, group: group.group, row: *row } });
+            self.heap.push(Candidate { at, place: Place { file: group.at, group: group.group, row } });
         }
         Ok(())
     }

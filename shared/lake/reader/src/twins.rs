@@ -12,7 +12,7 @@ use twox_hash::XxHash3_128;
 use crate::fault::ReadFault;
 use crate::few_at_once;
 use crate::file::{File, Form};
-use crate::view::READ_AT_ONCE;
+use crate::view::{OPEN_AT_ONCE, READ_AT_ONCE, View};
 
 /// So many ids are compared at once; of a day that has more, parts of all ids after each other.
 const IDS_AT_ONCE: u64 = 1 << 20;
@@ -44,13 +44,13 @@ impl Twins {
         }
     }
 
-    pub(crate) async fn of(files: &[File<'_>]) -> Result<Self, ReadFault> {
-        let rows: u64 = files.iter().map(|file| file.data.rows).sum();
+    pub(crate) async fn of(view: &View<'_>, files: &[DataFile]) -> Result<Self, ReadFault> {
+        let rows: u64 = files.iter().map(|file| file.rows).sum();
         let parts = u128::from(rows.div_ceil(IDS_AT_ONCE).max(1));
         let mut lost = vec![Vec::new(); files.len()];
         for part in 0..parts {
             let mut ids = Vec::new();
-            each_id(files, &[RECEIVED], |file, row, text, received| {
+            each_id(view, files, &[RECEIVED], |file, row, text, received| {
                 let id = XxHash3_128::oneshot(text.as_bytes());
                 if id % parts == part {
                     // What came at an unknown time is not known to have come first.
@@ -86,35 +86,34 @@ impl Twins {
 
 /// Tells of each row that has an id: the file, the row's number in it, the id, and when it was received if that column is one of `others`.
 pub(crate) async fn each_id(
-    files: &[File<'_>],
+    view: &View<'_>,
+    files: &[DataFile],
     others: &[&str],
     mut tell: impl FnMut(usize, usize, &str, Option<i64>),
 ) -> Result<(), ReadFault> {
     let columns = [&[lake_rows::key(Kind::Messages)], others].concat();
     let columns = columns.as_slice();
-    let groups = files.iter().enumerate().flat_map(|(at, file)| {
-        let mut first = 0;
-        (0..file.opened.groups()).map(move |group| {
-            let rows = first;
-            first += file.opened.group_rows(group);
-            (at, file, group, rows)
-        })
-    });
-    let groups: Vec<_> = groups.collect();
-    let read = groups.into_iter().map(|(at, file, group, first)| async move {
-        let pages = file.pages(group, columns, None).await?;
-        Ok::<_, ReadFault>((at, file, first, pages))
-    });
-    let mut read = few_at_once(read, READ_AT_ONCE);
-    while let Some((at, file, first, pages)) = read.try_next().await? {
-        let batch: RecordBatch = file.decode(&pages, columns, None, Form::Plain)?;
-        let ids = batch.column_by_name(lake_rows::key(Kind::Messages)).and_then(|ids| ids.as_string_opt::<i32>());
-        let received = batch.column_by_name(RECEIVED);
-        let received = received.and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
-        for (row, id) in ids.into_iter().flatten().enumerate() {
-            if let Some(id) = id {
-                let received = received.filter(|times| times.is_valid(row)).map(|times| times.value(row));
-                tell(at, first + row, id, received);
+    for (chunk, some) in files.chunks(OPEN_AT_ONCE).enumerate() {
+        let open = few_at_once(some.iter().map(|file| view.open(file)), OPEN_AT_ONCE);
+        let open: Vec<File<'_>> = open.try_collect().await?;
+        let numbered = (chunk * OPEN_AT_ONCE..).zip(&open);
+        let groups = numbered.flat_map(|(at, file)| {
+            file.opened.first_rows().map(move |(group, first)| async move {
+                let pages = file.pages(group, columns, None).await?;
+                Ok::<_, ReadFault>((at, file, first, pages))
+            })
+        });
+        let mut read = few_at_once(groups, READ_AT_ONCE);
+        while let Some((at, file, first, pages)) = read.try_next().await? {
+            let batch: RecordBatch = file.decode(&pages, columns, None, Form::Plain)?;
+            let ids = batch.column_by_name(lake_rows::key(Kind::Messages)).and_then(|ids| ids.as_string_opt::<i32>());
+            let received = batch.column_by_name(RECEIVED);
+            let received = received.and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
+            for (row, id) in ids.into_iter().flatten().enumerate() {
+                if let Some(id) = id {
+                    let received = received.filter(|times| times.is_valid(row)).map(|times| times.value(row));
+                    tell(at, first + row, id, received);
+                }
             }
         }
     }

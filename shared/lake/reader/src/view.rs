@@ -155,10 +155,6 @@ impl View<'_> {
         Ok(file(opened))
     }
 
-    pub(crate) async fn open_all<'b>(&'b self, files: &'b [DataFile]) -> Result<Vec<File<'b>>, ReadFault> {
-        few_at_once(files.iter().map(|file| self.open(file)), OPEN_AT_ONCE).try_collect().await
-    }
-
     /// The row groups of a file that may hold a row with this id, by their Bloom filters: all of a file that has none.
     pub(crate) async fn groups_with(&self, data: &DataFile, column: &str, id: &str) -> Result<Vec<usize>, ReadFault> {
         let with = |blooms: &[Sbbf]| {
@@ -191,7 +187,7 @@ impl View<'_> {
         if let Some(twins) = self.known.twins.get(&key) {
             return Ok(twins);
         }
-        let twins = Arc::new(Twins::of(&self.open_all(day).await?).await?);
+        let twins = Arc::new(Twins::of(self, day).await?);
         self.known.twins.put(&key, &twins, key.len() + twins.bytes());
         Ok(twins)
     }
