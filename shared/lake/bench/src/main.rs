@@ -6,6 +6,7 @@ mod compact;
 mod data;
 mod ingest;
 mod peers;
+mod query;
 mod report;
 
 use std::io::{self, Write as _};
@@ -39,6 +40,11 @@ enum Benchmark {
     /// The part of `ingest` that is one engine's, once; to columns if no output is named
     #[command(hide = true)]
     IngestOnce { engine: String, input: PathBuf, output: Option<PathBuf> },
+    /// Questions to a month of messages: by id, by day and sender, how many by chat room
+    Query(query::Plan),
+    /// The part of `query` that is ours
+    #[command(hide = true)]
+    QueryOnce { folder: PathBuf, runs: u32 },
 }
 
 fn main() -> ExitCode {
@@ -51,6 +57,8 @@ fn main() -> ExitCode {
         Benchmark::IngestOnce { engine, input, output } => {
             ingest::once(&engine, &input, output.as_deref()).map(|rows| (rows, true))
         }
+        Benchmark::Query(plan) => query::measure(&plan).map(|report| (report.to_string(), report.holds())),
+        Benchmark::QueryOnce { folder, runs } => query::once(&folder, runs).map(|answers| (answers, true)),
     };
     let (printed, code) = match done {
         Ok((report, true)) => (writeln!(io::stdout(), "{report}"), ExitCode::SUCCESS),

@@ -8,6 +8,8 @@ compact ENGINE INPUTS OUTPUT        one engine's compaction: dedupe by msg_id, s
 ingest ENGINE INPUT OUTPUT          one engine's JSONL -> Parquet
 check_ingest FILE                   count, and a hash that no order changes
 check FOLDER                        the same of all columns of a folder's files
+run COMMAND..                       runs a command that prints one line of JSON, and prints that
+query ENGINE LAKE RUNS              one engine's answers to the questions about a month, and how long it took for each
 order FOLDER                        rows of an id that another row has, and rows that are out of order
 """
 
@@ -15,6 +17,7 @@ import glob
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 
@@ -218,11 +221,112 @@ def order(folder):
     return {"repeated": repeated, "disorder": disorder}
 
 
+def run(*command):
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def questions_duckdb(files, subject):
+    import duckdb
+
+    db = duckdb.connect()
+    db.execute("SET TimeZone = 'UTC'")
+    db.execute("SET parquet_metadata_cache = true")
+    table = f"read_parquet({files}, hive_partitioning = true)"
+    year, month, day = map(int, subject["day"].split("-"))
+
+    def said(where, *values):
+        rows = db.execute(f"SELECT * FROM {table} WHERE {where}", values).fetchall()
+        names = [column[0] for column in db.description]
+        time, line = names.index("create_time"), names.index("raw_line")
+        return [(int(row[time].timestamp()), row[line]) for row in rows]
+
+    return {
+        "by id": lambda: said("msg_id = ?", subject["msg_id"]),
+        "day and sender": lambda: said(
+            "year = ? AND month = ? AND day = ? AND chatroom_sender = ?", year, month, day, subject["sender"]
+        ),
+        "by chat room": lambda: db.execute(
+            f"SELECT chatroom, count(*) FROM {table} GROUP BY chatroom ORDER BY 2 DESC, 1"
+        ).fetchall(),
+    }
+
+
+def questions_polars(files, subject):
+    import polars
+
+    table = polars.scan_parquet(files, hive_partitioning=True)
+    year, month, day = map(int, subject["day"].split("-"))
+
+    def said(where):
+        rows = table.filter(where).collect()
+        return list(zip((int(at.timestamp()) for at in rows["create_time"]), rows["raw_line"]))
+
+    return {
+        "by id": lambda: said(polars.col("msg_id") == subject["msg_id"]),
+        "day and sender": lambda: said(
+            (polars.col("year") == year) & (polars.col("month") == month) & (polars.col("day") == day)
+            & (polars.col("chatroom_sender") == subject["sender"])
+        ),
+        "by chat room": lambda: table.group_by("chatroom").len()
+        .sort(["len", "chatroom"], descending=[True, False]).collect().rows(),
+    }
+
+
+def questions_pyarrow(files, subject):
+    import pyarrow.compute
+    import pyarrow.dataset
+
+    table = pyarrow.dataset.dataset(files, partitioning="hive")
+    field = pyarrow.compute.field
+    year, month, day = map(int, subject["day"].split("-"))
+
+    def said(where):
+        rows = table.to_table(filter=where)
+        return [(int(at.timestamp()), line) for at, line in zip(rows["create_time"].to_pylist(), rows["raw_line"].to_pylist())]
+
+    def by_room():
+        counts = table.to_table(columns=["chatroom"]).group_by("chatroom").aggregate([([], "count_all")])
+        counts = counts.sort_by([("count_all", "descending"), ("chatroom", "ascending")])
+        return list(zip(counts["chatroom"].to_pylist(), counts["count_all"].to_pylist()))
+
+    return {
+        "by id": lambda: said(field("msg_id") == subject["msg_id"]),
+        "day and sender": lambda: said(
+            (field("year") == year) & (field("month") == month) & (field("day") == day)
+            & (field("chatroom_sender") == subject["sender"])
+        ),
+        "by chat room": by_room,
+    }
+
+
+def query(engine, lake, runs):
+    files = sorted(glob.glob(f"{lake}/lake/messages/year=*/month=*/day=*/*.parquet"))
+    with open(f"{lake}/subject.json") as subject:
+        questions = globals()[f"questions_{engine}"](files, json.load(subject))
+    answers = {}
+    for name, ask in questions.items():
+        start = time.monotonic()
+        rows = ask()
+        first = time.monotonic() - start
+        if name == "by chat room":
+            answer = f"{len(rows)} ({json.dumps(rows[0][0])}) {rows[0][1]}"
+        else:
+            answer = f"{len(rows)} {sum(at for at, _ in rows)} {sum(line for _, line in rows)}"
+        took, cpu = [], time.process_time()
+        for _ in range(int(runs)):
+            start = time.monotonic()
+            ask()
+            took.append((time.monotonic() - start) * 1e3)
+        cpu = (time.process_time() - cpu) * 1e3 / int(runs)
+        answers[name] = {"answer": answer, "first_ms": first * 1e3, "ms": took, "cpu_ms": cpu}
+    return answers
+
+
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
     if command in ("compact", "ingest"):
         engine, inputs, output = arguments
         globals()[f"{command}_{engine}"](inputs, output)
     else:
-        asked = [versions, prepare, rows, measure, check, check_ingest, order]
+        asked = [versions, prepare, rows, measure, run, query, check, check_ingest, order]
         print(json.dumps({one.__name__: one for one in asked}[command](*arguments)))

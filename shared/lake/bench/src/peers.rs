@@ -33,6 +33,12 @@ pub(crate) enum BenchError {
     Time(#[from] time::error::ComponentRange),
     #[error("the data cannot be compacted")]
     Compact(#[from] lake_compactor::CompactError),
+    #[error("the table cannot be made")]
+    Lake(#[from] lake::LakeFault),
+    #[error("the table does not answer")]
+    Read(#[from] lake_reader::ReadFault),
+    #[error("the data has nothing to ask about")]
+    NoSubject,
 }
 
 /// A Python with the wheels.

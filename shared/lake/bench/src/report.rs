@@ -107,15 +107,29 @@ impl Report {
                 said,
             ]
         });
-        let lines: Vec<String> = [header]
+        let lines = [header].into_iter().chain(lines).map(|[engine, numbers @ ..]| line(&engine, &numbers));
+        self.add(work, lines);
+    }
+
+    /// A table of engines with a number in each column.
+    pub(crate) fn lines<'a>(
+        &mut self,
+        work: &str,
+        header: &[&str],
+        engines: impl Iterator<Item = (&'a str, Vec<f64>)>,
+    ) {
+        let texts = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        let (first, columns) = header.split_first().unwrap_or((&"", &[]));
+        let numbers = |numbers: Vec<f64>| numbers.iter().map(|it| format!("{it:.1}")).collect::<Vec<_>>();
+        let lines: Vec<_> = [line(first, &texts(columns))]
             .into_iter()
-            .chain(lines)
-            .map(|[engine, numbers @ ..]| {
-                let numbers: String = numbers.iter().map(|number| format!(" {number:>10}")).collect();
-                format!("{engine:<16}{numbers}")
-            })
+            .chain(engines.map(|(engine, it)| line(engine, &numbers(it))))
             .collect();
-        self.text = format!("{}\n\n{work}\n{}\n", self.text, lines.join("\n"));
+        self.add(work, lines.into_iter());
+    }
+
+    fn add(&mut self, work: &str, lines: impl Iterator<Item = String>) {
+        self.text = format!("{}\n\n{work}\n{}\n", self.text, lines.collect::<Vec<_>>().join("\n"));
     }
 
     /// What we may use, and that all rows are the same.
@@ -141,6 +155,11 @@ impl Report {
             );
         }
     }
+}
+
+fn line(engine: &str, numbers: &[String]) -> String {
+    let numbers: String = numbers.iter().map(|number| format!(" {number:>10}")).collect();
+    format!("{engine:<16}{numbers}")
 }
 
 impl fmt::Display for Report {
