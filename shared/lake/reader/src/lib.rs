@@ -13,9 +13,14 @@
 //! **A version stays readable** for days after its files were merged away. If a file is gone all the same, the query is done again with the table as it is
 //! then; if that fails too, the caller should come again ([`ReadFault::Missing`]).
 //!
-//! **Requests** of a look-up by id, of a table of `n` files, beside those for the log (one if nothing was committed since): 2 round trips if the files are
-//! known, the ids of the one row group that has it by its Bloom filter, and then its row's pages, 5 requests or so in all. A process that knows nothing makes
-//! `n` more for the ends of the files, 32 at once. Files that are not merged have no Bloom filter, but are small, and are known whole.
+//! **Requests** of a look-up by id in a table of `n` merged files, beside one that asks the log for news:
+//!
+//! | the process knows | round trips | requests |
+//! |---|---|---|
+//! | the files | 2: the ids of the row group that has it by its Bloom filter, then its row | 2, or a few more if the row's pages are far apart |
+//! | the log alone | 3: before these the ends of all files, 32 at once | `n` more; another for each file whose Bloom filters are not at its end |
+//!
+//! Files that are not merged have no Bloom filter, but are small, and are known whole.
 
 mod cache;
 mod condition;

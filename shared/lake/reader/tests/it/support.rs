@@ -105,7 +105,12 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let lake = Arc::new(Lake::open(&Settings::folder(folder.path())).unwrap());
+        let lake = Lake::open(&Settings::folder(folder.path())).unwrap();
+        Self::of(lake, folder)
+    }
+
+    pub(crate) fn of(lake: Lake, folder: TempDir) -> Self {
+        let lake = Arc::new(lake);
         Self { lake, messages: Vec::new(), contacts: Vec::new(), folder, batches: 0, has_extra: false }
     }
 
