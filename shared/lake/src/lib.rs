@@ -96,7 +96,7 @@ pub struct Snapshot {
 pub struct Appended {
     /// The version of the table that is known to have it.
     pub version: u64,
-    /// Whether it was there before: this is a repetition, or the answer to an earlier try was lost.
+    /// Whether it was there before, with other files: this is a repetition, and the files that were to be added are nobody's.
     pub already_there: bool,
     /// What the partitions of its files have to merge now.
     pub backlog: Vec<Backlog>,

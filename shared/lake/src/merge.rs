@@ -1,5 +1,6 @@
 //! Files of a partition -> fewer, larger, sorted ones: down from the store, through [`lake_compactor`], up again, and one commit.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use arrow_array::RecordBatch;
@@ -60,7 +61,7 @@ impl Lake {
     /// orphan. Nothing stands in the way of a second one.
     pub async fn merge(&self, merge: Merge, inputs: &[DataFile], scratch: &Path) -> Result<Merged, LakeFault> {
         let Merge { kind, partition, level, reason, .. } = merge;
-        let Some(local) = self.download(kind, inputs, scratch).await? else { return Ok(Merged::Stale) };
+        let Some(local) = self.download(kind, inputs, scratch).await? else { return self.missing(kind, inputs).await };
         let compacted = self.compact(merge, local, scratch).await?;
         self.quarantine(&conflicts(&compacted.conflicts)?).await?;
 
@@ -94,7 +95,18 @@ impl Lake {
         }
     }
 
-    /// The files on this machine; `None` if one is gone, for then it is no longer in the table.
+    /// An input was gone: somebody else merged it away. If the table names it all the same, nobody can read it, which somebody has to know.
+    async fn missing(&self, kind: Kind, inputs: &[DataFile]) -> Result<Merged, LakeFault> {
+        let live = self.files(kind, |_| true).await?;
+        let named = |input: &DataFile| live.iter().any(|file| file.path == input.path);
+        if inputs.iter().all(named) {
+            let days: BTreeSet<_> = inputs.iter().map(|file| file.partition.to_string()).collect();
+            return Err(LakeFault::broken("merging files", format!("the table names a file of {days:?} that is gone")));
+        }
+        Ok(Merged::Stale)
+    }
+
+    /// The files on this machine; `None` if one is gone.
     async fn download(&self, kind: Kind, files: &[DataFile], scratch: &Path) -> Result<Option<Vec<Input>>, LakeFault> {
         let download = async |(number, file): (usize, &DataFile)| {
             let target = scratch.join(format!("in-{number:05}.parquet"));

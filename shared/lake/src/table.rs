@@ -96,6 +96,11 @@ impl Known {
         self.snapshot.version()
     }
 
+    /// Whether one of the files is in the table or was. No name is used twice, so that they were committed by who asks.
+    fn has_any(&self, files: &[LogFile]) -> bool {
+        files.iter().any(|file| self.files.contains_key(&file.path) || self.gone.contains_key(&file.path))
+    }
+
     fn add(&mut self, file: &LogFile) {
         self.gone.remove(&file.path);
         self.batches.extend(batch_of(&file.path).map(str::to_owned));
@@ -271,7 +276,7 @@ impl Session {
         self.refresh()?.ok_or_else(missing)
     }
 
-    /// Adds the files of a batch, once. `None` if the batch is in the table.
+    /// Adds the files of a batch, once. `None` if the batch is in the table with other files: these are nobody's then.
     pub(crate) fn append(
         &mut self,
         batch: &BatchId,
@@ -283,6 +288,10 @@ impl Session {
         loop {
             // What is known need not be the present: if it is not, the version is taken and the commit is refused.
             let known = self.known()?;
+            // An earlier try went through, and its answer was lost.
+            if known.has_any(files) {
+                return Ok(Some(known.version()));
+            }
             if known.batches.contains(batch.sha256()) {
                 return Ok(None);
             }
@@ -311,7 +320,7 @@ impl Session {
         let mut tries = Tries::default();
         loop {
             let known = self.refreshed()?;
-            if added.iter().any(|file| known.files.contains_key(&file.path) || known.gone.contains_key(&file.path)) {
+            if known.has_any(added) {
                 return Ok(Replaced::Committed { version: known.version() });
             }
             if !removed.iter().all(|path| known.files.contains_key(path)) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use domain::fault::{Fault as _, Remedy};
 use domain::lake::{Counts, Kind};
 use lake::{CHECKPOINT_EVERY, Lake, LakeFault, Merged, Put, Replaced, Rewrite};
 use lake_rows::{Level, write_parquet};
@@ -121,6 +122,20 @@ async fn files_that_are_gone_are_not_replaced_and_the_outputs_are_cleared_away()
             lake.list_objects(&folder).await.unwrap().into_iter().filter(|it| it.key.contains("/L1-")).collect();
         assert_eq!(merged.len(), 1, "{place}: the loser's file is gone");
         assert_eq!(sorted(ids(&lake).await), [1, 2, 3]);
+    }
+}
+
+#[tokio::test]
+async fn a_merge_does_not_pass_over_a_file_that_the_table_names_and_nobody_can_read() {
+    let (_server, _folder, lakes) = both().await;
+    for (place, lake) in lakes {
+        for n in 1..=2 {
+            append(&lake, &format!("{n}"), &[n]).await.unwrap();
+        }
+        let files = lake.files(TABLE, |_| true).await.unwrap();
+        lake.delete_objects(&[lake.file_key(TABLE, &files[0].path).await.unwrap()]).await.unwrap();
+        let fault = crate::support::merge_files(&lake, Level::L1, &files).await.unwrap_err();
+        assert_eq!(fault.remedy(), Remedy::Bug, "{place}: {fault}");
     }
 }
 
