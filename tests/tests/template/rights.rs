@@ -359,6 +359,18 @@ pub(crate) const RULES: &[Checked] = &[
         ],
     },
     Checked {
+        name: "who writes what must be new may look whether it is there",
+        rule: writers_may_look,
+        mutants: &[Mutant {
+            what: "a quarantine that is written blindly",
+            culprit: "LakeAppendFunction",
+            edits: &[Set(
+                "/Resources/LakeAppendFunction/Properties/Policies/0/Statement/1/Resource/4",
+                r#"{"Fn::Sub": "${LakeBucket.Arn}/maintain/*"}"#,
+            )],
+        }],
+    },
+    Checked {
         name: "a function may do what its adapters call, and nothing else",
         rule: rights_match_calls,
         mutants: &[
@@ -396,6 +408,24 @@ pub(crate) const RULES: &[Checked] = &[
         ],
     },
 ];
+
+/// A write that is refused because the object is there is followed by a look at it: S3 calls that `GetObject`. Who reads nothing of a bucket writes
+/// under names that are there only if it wrote them.
+fn writers_may_look(template: &Value) -> Vec<String> {
+    let mut violations = Vec::new();
+    for (id, function) in of_type(template, FUNCTION) {
+        let of = |action: &str| {
+            let allowed = statements(function).filter(|it| listed(&it["Action"]).iter().any(|one| one == action));
+            let resources = allowed.flat_map(|it| listed(&it["Resource"])).map(Value::to_string);
+            resources.filter(|resource| resource.contains("${LakeBucket.Arn}/")).collect::<BTreeSet<_>>()
+        };
+        let (written, read) = (of("s3:PutObject"), of("s3:GetObject"));
+        if !read.is_empty() {
+            violations.extend(written.difference(&read).map(|it| format!("{id} may write {it}, and not look at it")));
+        }
+    }
+    violations
+}
 
 fn statements(function: &Value) -> impl Iterator<Item = &Value> {
     listed(&function["Properties"]["Policies"]).iter().flat_map(|policy| listed(&policy["Statement"]))
