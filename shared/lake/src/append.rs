@@ -131,6 +131,8 @@ impl Appender {
         let sorted = self.sort(batch, intakes, lines.collect(), now).await?;
         let mut counts = Counts { lines_in: intakes.len() as u64, ..Counts::default() };
         if self.gate.is_settled(batch).await? {
+            // Its lines are claimed for longer now, and whoever finds them has to find this as well.
+            self.gate.settle(batch, now).await?;
             counts.duplicates = counts.lines_in;
             return Ok((counts, sorted.others));
         }

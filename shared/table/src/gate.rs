@@ -66,8 +66,11 @@ impl Table {
                 .item("claimed_by", text(batch.as_str()))
                 .item("says", text(&claim.says))
                 .item("ttl", instant(now + retention::GATE))
-                .condition_expression("attribute_not_exists(pk) OR claimed_by = :batch")
+                // What has expired need not be deleted yet.
+                .condition_expression("attribute_not_exists(pk) OR claimed_by = :batch OR #ttl < :now")
+                .expression_attribute_names("#ttl", "ttl")
                 .expression_attribute_values(":batch", text(batch.as_str()))
+                .expression_attribute_values(":now", instant(now))
                 .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
                 .build()
                 .map_err(|cause| item::broken(OPERATION, &cause))?;

@@ -2,6 +2,7 @@
 
 use domain::fault::PortFault;
 use domain::lake::batch::{BatchId, Claim, Claimed, Gate, LineId};
+use domain::lake::retention;
 use domain::lake::source::{Mapping, SourceFault, SourceName, SourceStore};
 use domain::oauth::SecretHash;
 use futures_util::future::join_all;
@@ -72,6 +73,11 @@ pub async fn gate(gate: &dyn Gate) {
     let answers: Vec<Vec<Claimed>> = answers.into_iter().map(Result::unwrap).collect();
     assert!(answers.iter().all(|answer| *answer == answers[0]), "everybody is told the same");
     assert!(answers[0].iter().all(|claimed| racers.contains(&claimed.batch)));
+
+    let (last, after) = (NOW + retention::GATE, NOW + retention::GATE + Duration::seconds(1));
+    assert_eq!(gate.claim(&batch(30), &claims(300..301), last).await.unwrap(), stands(2, 300..301));
+    assert_eq!(gate.claim(&batch(30), &claims(300..301), after).await.unwrap(), stands(30, 300..301), "it has expired");
+    assert_eq!(gate.claim(&batch(31), &claims(300..301), after).await.unwrap(), stands(30, 300..301));
 
     assert!(!gate.is_settled(&batch(1)).await.unwrap());
     gate.settle(&batch(1), NOW).await.unwrap();

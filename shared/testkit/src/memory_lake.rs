@@ -9,6 +9,7 @@ use domain::fault::PortFault;
 use domain::lake::batch::{BatchId, BatchJob, BatchQueue, Claim, Claimed, Gate, LineId};
 use domain::lake::compaction::{CompactJob, CompactQueue};
 use domain::lake::intake::{IntakeInbox, IntakeQueue};
+use domain::lake::retention;
 use domain::lake::source::{Source, SourceName, SourceStore};
 use time::OffsetDateTime;
 
@@ -46,20 +47,24 @@ impl SourceStore for MemorySources {
 #[derive(Debug, Default)]
 pub struct MemoryGate {
     pub down: AtomicBool,
-    claims: Mutex<HashMap<LineId, Claimed>>,
+    claims: Mutex<HashMap<LineId, (Claimed, OffsetDateTime)>>,
     settled: Mutex<BTreeSet<BatchId>>,
 }
 
 #[async_trait]
 impl Gate for MemoryGate {
-    async fn claim(&self, batch: &BatchId, claims: &[Claim], _: OffsetDateTime) -> Result<Vec<Claimed>, PortFault> {
+    async fn claim(&self, batch: &BatchId, claims: &[Claim], now: OffsetDateTime) -> Result<Vec<Claimed>, PortFault> {
         if self.down.load(Ordering::SeqCst) {
             return unavailable("claim");
         }
         let mut stand = self.claims.lock().expect("not poisoned");
         let mut claim = |Claim { line, says }: &Claim| {
-            let new = || Claimed { batch: batch.clone(), says: says.clone() };
-            stand.entry(line.clone()).or_insert_with(new).clone()
+            let new = (Claimed { batch: batch.clone(), says: says.clone() }, now + retention::GATE);
+            let (claimed, until) = stand.entry(line.clone()).or_insert_with(|| new.clone());
+            if claimed.batch == *batch || *until < now {
+                (*claimed, *until) = new;
+            }
+            claimed.clone()
         };
         Ok(claims.iter().map(&mut claim).collect())
     }
