@@ -23,7 +23,7 @@ use domain::lake::source::{Mapping, SourceName};
 use domain::lake::{BatchId, Counts, Intake, Kind};
 use lake::append::{AppendFault, Appender};
 use lake::{Lake, LakeFault};
-use lake_rows::{Converted, Converter, Level, Line, Options, WriteError, write_parquet};
+use lake_rows::{Converted, Converter, Level, Line, Options, Version, WriteError, write_parquet};
 use parquet::errors::ParquetError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -45,6 +45,15 @@ pub struct Feed {
     pub source: SourceName,
     pub mapping: Mapping,
     pub mask: bool,
+}
+
+impl Feed {
+    /// Everything on which it depends what a line becomes. An import that is carried on with lines read otherwise makes other batches: what the
+    /// tables have already they do not get again, and what could not be read before they get now.
+    fn reading(&self) -> Result<String, serde_json::Error> {
+        let versions = Kind::ALL.map(|table| Version::current(table).version);
+        serde_json::to_string(&(&self.source, &self.mapping, self.mask, versions))
+    }
 }
 
 /// What became of a file.
@@ -126,10 +135,11 @@ impl<'a> Importer<'a> {
         if let Some(document) = self.lake.read_object(&done).await? {
             return Ok((serde_json::from_slice(&document)?, false));
         }
+        let reading = self.feed.reading()?;
         let mut batches = Batches::of(File::open(&source.path)?, BATCH_BYTES);
         let (mut counts, mut bytes) = (Counts::default(), 0);
         while let Some(batch) = batches.next()? {
-            let id = Sha256::digest(format!("{sha256} {}", batch.number));
+            let id = Sha256::digest(format!("{sha256} {} {reading}", batch.number));
             let id = BatchId::new(source.received_at, &hex::encode(id))?;
             let origin = Origin { object: &done, received_at: source.received_at };
             counts = sum(counts, self.append(&id, origin, &batch, now).await?);

@@ -140,6 +140,31 @@ fn said_to_webhook(lines: &[String]) -> Vec<Intake> {
     lines.iter().enumerate().map(intake).collect()
 }
 
+/// An import dies when its batch is there, but for the lines that the mapping did not fit.
+#[tokio::test]
+async fn what_is_carried_on_with_a_better_mapping_has_all_rows_that_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&Settings::folder(folder.path().join("lake"))).unwrap();
+    let path = folder.path().join("both.jsonl");
+    let event = |n: u32, at: &str| format!("{{\"id\":{n},\"{at}\":1790000000,\"text\":\"好\"}}\n");
+    fs::write(&path, event(1, "said") + &event(2, "at")).unwrap();
+    let read = |time: &str| {
+        let fields = [("msg_id", "/id"), ("content", "/text"), ("create_time", time)];
+        let fields = fields.map(|(field, pointer)| (field.to_owned(), pointer.to_owned()));
+        let mapping = Mapping::Fields { fields: fields.into() };
+        Feed { source: SourceName::parse("other").unwrap(), mapping, mask: false }
+    };
+    for (time, rows, duplicates, there) in [("/said", 1, 0, 1), ("/at", 1, 0, 2), ("/said", 0, 1, 2)] {
+        let source = Source { path: path.clone(), received_at: RECEIVED };
+        let (imported, _) = Importer::new(&lake, read(time)).import(&source, RECEIVED, &mut |_| ()).await.unwrap();
+        let expected = Counts { lines_in: 2, rows, duplicates, quarantined: 1 };
+        assert_eq!(imported.counts, expected, "{time}");
+        assert_eq!(content(&lake, Kind::Messages, "content").await.1, there, "{time}");
+        // It died before it could say that it was done.
+        lake.delete_objects(&[format!("{IMPORT_PREFIX}{}.json", imported.sha256)]).await.unwrap();
+    }
+}
+
 /// Of three messages that are posted a file has one, and says another otherwise.
 #[tokio::test]
 async fn what_is_imported_with_claims_and_posted_as_well_is_one_row_whoever_comes_first() {
