@@ -5,7 +5,7 @@ use time::Duration;
 /// A line is known to have counted for so long.
 pub const GATE: Duration = Duration::days(8);
 
-/// A raw object is kept for so long after its batch was committed.
+/// A raw object whose batch was committed is kept for so long after it was written.
 pub const RAW: Duration = Duration::days(7);
 
 /// A raw object that was never committed is forgotten at this age, by the bucket itself: nothing can claim its lines any more.
