@@ -8,12 +8,12 @@ use domain::lake::Intake;
 use domain::lake::batch::BatchJob;
 use domain::lake::intake::INBOX_PREFIX;
 use lake::Lake;
-use lake::append::{AppendFault, Appender};
+use lake::append::{AppendFault, Appender, unpacked_bytes};
 use lambda_kit::queue::Record;
 use serde::Deserialize;
 use time::OffsetDateTime;
 
-/// So much of events is one batch at most: what the function holds in memory follows from it.
+/// So much of events, unpacked, is one batch at most: what the function holds in memory follows from it.
 const BATCH_BYTES: usize = 16 * 1024 * 1024;
 
 /// A batch that is not begun by then comes again: the function has not much longer.
@@ -94,7 +94,7 @@ pub(crate) async fn append(
     records: Vec<Record>,
     now: OffsetDateTime,
 ) -> Vec<(Record, Failure)> {
-    let (started, mut failed, mut open) = (Instant::now(), Vec::new(), Open::default());
+    let (started, mut failed, mut open, mut left_behind) = (Instant::now(), Vec::new(), Open::default(), Vec::new());
     for record in records {
         if started.elapsed() > BEGIN_WITHIN {
             failed.push((record, Failure::NoTime));
@@ -103,14 +103,17 @@ pub(crate) async fn append(
         let intakes = match Message::read(&record.body) {
             Ok(Message::Event(intake)) => Ok(vec![*intake]),
             Ok(Message::Arrived(keys)) => fetch(lake, &keys).await,
-            Ok(Message::Again(job)) => appender.again(&job.batch, now).await.map(|()| Vec::new()).map_err(Failure::of),
+            Ok(Message::Again(job)) => {
+                left_behind.push((record, job));
+                continue;
+            }
             Ok(Message::Test) => Ok(Vec::new()),
             Err(failure) => Err(failure),
         };
         match intakes {
             Ok(intakes) if intakes.is_empty() => {}
             Ok(intakes) => {
-                open.bytes += intakes.iter().map(|intake| intake.body.len()).sum::<usize>();
+                open.bytes += intakes.iter().map(|intake| unpacked_bytes(&intake.body)).sum::<usize>();
                 open.intakes.extend(intakes);
                 open.records.push(record);
             }
@@ -121,6 +124,13 @@ pub(crate) async fn append(
         }
     }
     failed.extend(close(appender, open, now).await);
+    // There may be thousands of these after an incident, and what is said meanwhile does not wait for them.
+    for (record, job) in left_behind {
+        let in_time = started.elapsed() <= BEGIN_WITHIN;
+        let done =
+            if in_time { appender.again(&job.batch, now).await.map_err(Failure::of) } else { Err(Failure::NoTime) };
+        failed.extend(done.err().map(|failure| (record, failure)));
+    }
     failed
 }
 
@@ -185,11 +195,14 @@ impl Fault for Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::sync::atomic::Ordering;
 
     use domain::lake::Kind;
     use domain::lake::batch::BatchId;
     use domain::lake::source::{SourceDirectory, SourceName};
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
     use lake::Settings;
     use serde_json::json;
     use tempfile::TempDir;
@@ -269,6 +282,37 @@ mod tests {
             assert_eq!(world.append(&bodies).await, refused);
             assert_eq!(world.rows().await, 3);
         }
+    }
+
+    /// A history that comes at once.
+    #[tokio::test]
+    async fn messages_of_hundreds_of_days_are_one_batch() {
+        let world = world();
+        let said =
+            |n: i64| json!({ "data": { "msg_id": n.to_string(), "create_time": NOW.unix_timestamp() - n * 86_400 } });
+        let bodies: Vec<String> = (0..400_u32)
+            .map(|n| Intake { body: said(n.into()).to_string().into_bytes(), ..intake(n) }.to_message().unwrap())
+            .collect();
+        assert_eq!(world.append(&bodies).await, []);
+        assert_eq!(world.lake.stats(Kind::Messages).await.unwrap().days.len(), 400);
+        assert_eq!((world.rows().await, world.lake.list_objects("raw/v1/").await.unwrap().len()), (400, 1));
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_no_larger_for_being_compressed() {
+        let world = world();
+        let packed = |n: u32| {
+            let said = json!({ "data": { "msg_id": n.to_string(), "create_time": NOW.unix_timestamp(), "content": "好".repeat(350_000) } });
+            let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+            packed.write_all(said.to_string().as_bytes()).unwrap();
+            Intake { body: packed.finish().unwrap(), ..intake(n) }
+        };
+        let intakes: Vec<Intake> = (0..40).map(packed).collect();
+        assert!(intakes.iter().map(|intake| intake.body.len()).sum::<usize>() < 1 << 20);
+        let bodies: Vec<String> = intakes.iter().map(|intake| intake.to_message().unwrap()).collect();
+        assert_eq!(world.append(&bodies).await, []);
+        let batches = world.lake.list_objects("raw/v1/").await.unwrap().len();
+        assert_eq!((world.rows().await, batches), (40, 3), "16 MB each, of 42");
     }
 
     #[tokio::test]

@@ -91,6 +91,9 @@ impl Appender {
 
     /// Carries out a batch whose raw object is there. What of it is done stays done.
     pub async fn again(&self, batch: &BatchId, now: OffsetDateTime) -> Result<(), AppendFault> {
+        if self.gate.is_settled(batch).await? {
+            return Ok(());
+        }
         let intakes = self.raw(batch).await?;
         self.carry_out(batch, &intakes, now).await.map(|_| ())
     }
@@ -166,11 +169,10 @@ impl Appender {
         let mut jobs = Vec::new();
         // Contacts first: the messages' log then has a commit of each batch that has rows of them, once all of the batch is there.
         for kind in [Kind::Contacts, Kind::Messages] {
-            let mut files = Vec::new();
-            for rows in converted.batches.iter().filter(|rows| rows.table == kind) {
-                let written = write_parquet(kind, &rows.rows, Level::L0)?;
-                files.push(self.lake.write_batch_file(kind, rows.partition, batch, &written).await?);
-            }
+            let rows = converted.batches.iter().filter(|rows| rows.table == kind);
+            let encoded = rows.map(|rows| Ok((rows.partition, write_parquet(kind, &rows.rows, Level::L0)?)));
+            let encoded: Vec<_> = encoded.collect::<Result<_, lake_rows::WriteError>>()?;
+            let files = self.lake.write_batch_files(kind, batch, &encoded).await?;
             if files.is_empty() {
                 continue;
             }
@@ -305,6 +307,18 @@ fn raw_object(intakes: &[Intake]) -> Result<Vec<u8>, AppendFault> {
     Ok(raw)
 }
 
+/// How many bytes a body takes once it is unpacked: its own, if it is not compressed.
+#[must_use]
+pub fn unpacked_bytes(body: &[u8]) -> usize {
+    let unpacked = || std::io::copy(&mut unpacking(body), &mut std::io::sink()).ok().and_then(|it| it.try_into().ok());
+    if body.starts_with(&GZIP) { unpacked().unwrap_or(MAX_LINE_BYTES) } else { body.len() }
+}
+
+/// What a compressed body unpacks to, and no more than is sure to be too long.
+fn unpacking(body: &[u8]) -> impl std::io::Read {
+    MultiGzDecoder::new(body).take(u64::try_from(MAX_LINE_BYTES).unwrap_or(u64::MAX).saturating_add(1))
+}
+
 /// A body without its compression. Whether it is compressed the body itself tells best: senders forget the header, proxies the body. What
 /// would unpack to more than a line may have is unpacked no further.
 fn unpacked(body: &[u8]) -> Result<Cow<'_, [u8]>, String> {
@@ -312,8 +326,7 @@ fn unpacked(body: &[u8]) -> Result<Cow<'_, [u8]>, String> {
         return Ok(Cow::Borrowed(body));
     }
     let mut plain = Vec::new();
-    let most = u64::try_from(MAX_LINE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    match MultiGzDecoder::new(body).take(most).read_to_end(&mut plain) {
+    match unpacking(body).read_to_end(&mut plain) {
         Ok(_) => Ok(Cow::Owned(plain)),
         Err(fault) => Err(fault.to_string()),
     }

@@ -35,6 +35,7 @@ use arrow_schema::DataType;
 use bytes::Bytes;
 use domain::lake::quarantine::QUARANTINE_PREFIX;
 use domain::lake::{BatchId, Counts, Kind, Partition};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use lake_rows::{Level, Quarantined, Version, Written, table_schema};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -180,6 +181,20 @@ impl Lake {
         written: &Written,
     ) -> Result<DataFile, LakeFault> {
         self.write_file(kind, file::batch_path(partition, batch), partition, written).await
+    }
+
+    /// The same for each day of a batch, several at once: what was said over years may come on one day.
+    pub async fn write_batch_files(
+        &self,
+        kind: Kind,
+        batch: &BatchId,
+        written: &[(Partition, Written)],
+    ) -> Result<Vec<DataFile>, LakeFault> {
+        let writes: Vec<_> = written
+            .iter()
+            .map(|(partition, written)| self.write_batch_file(kind, *partition, batch, written))
+            .collect();
+        stream::iter(writes).buffered(objects::AT_ONCE).try_collect().await
     }
 
     /// Writes a file that is to take the place of others. It is in no table until [`Lake::replace`] says so.

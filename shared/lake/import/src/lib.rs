@@ -186,11 +186,10 @@ impl<'a> Importer<'a> {
 
     async fn commit(&self, id: &BatchId, converted: &Converted, counts: Counts) -> Result<(), ImportFault> {
         for table in Kind::ALL {
-            let mut files = Vec::new();
-            for rows in converted.batches.iter().filter(|batch| batch.table == table) {
-                let written = write_parquet(table, &rows.rows, Level::L0)?;
-                files.push(self.lake.write_batch_file(table, rows.partition, id, &written).await?);
-            }
+            let rows = converted.batches.iter().filter(|batch| batch.table == table);
+            let encoded = rows.map(|rows| Ok((rows.partition, write_parquet(table, &rows.rows, Level::L0)?)));
+            let encoded: Vec<_> = encoded.collect::<Result<_, WriteError>>()?;
+            let files = self.lake.write_batch_files(table, id, &encoded).await?;
             if !files.is_empty() && self.lake.append(table, &files, id, counts).await?.already_there {
                 // Somebody else imports this file, too, and was quicker.
                 self.lake.discard(table, &files).await?;

@@ -227,7 +227,7 @@ pub(crate) async fn append_to(lake: &Lake, day: Partition, name: &str, ids: &[u6
     let file = lake.write_batch_file(Kind::Messages, day, &batch, &written).await?;
     let lines = ids.len() as u64;
     let counts = Counts { lines_in: lines + 2, rows: lines, duplicates: 1, quarantined: 1 };
-    let appended = lake.append(Kind::Messages, &[file.clone()], &batch, counts).await?;
+    let appended = lake.append(Kind::Messages, std::slice::from_ref(&file), &batch, counts).await?;
     if appended.already_there {
         lake.discard(Kind::Messages, &[file]).await?;
     }
