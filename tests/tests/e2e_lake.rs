@@ -569,9 +569,9 @@ async fn whoever_is_killed_in_the_middle_readers_see_every_row_once() {
     let soon = [
         HASTY[0],
         HASTY[1],
-        ("LakeAppendFunction", "Timeout: 30", "Timeout: 10"),
+        ("LakeAppendFunction", "Timeout: 60", "Timeout: 10"),
         ("LakeCompactFunction", "Timeout: 300", "Timeout: 15"),
-        ("LakeQueue", "VisibilityTimeout: 180", "VisibilityTimeout: 10"),
+        ("LakeQueue", "VisibilityTimeout: 360", "VisibilityTimeout: 10"),
         ("CompactQueue", "VisibilityTimeout: 1800", "VisibilityTimeout: 15"),
     ];
     let template = template(folder.path(), &soon);
