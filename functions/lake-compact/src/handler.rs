@@ -1,7 +1,9 @@
 //! One merge of a partition -> the next one, until none is due.
 
+use std::path::Path;
+
 use domain::fault::{Fault, PortFault, Refusal, Remedy};
-use domain::lake::compaction::{CompactJob, CompactQueue, Tier, next_step, next_step_by_hand};
+use domain::lake::compaction::{CompactJob, CompactQueue, Size, Tier, next_step, next_step_by_hand};
 use lake::{DataFile, Lake, LakeFault, Merge, Merged};
 use lake_rows::Level;
 
@@ -12,14 +14,19 @@ const MEMORY_BYTES: usize = 224 << 20;
 /// leaves one. A merge takes what fits into one run, so that a partition of any size is done in steps.
 ///
 /// A second job, or one for a partition that somebody else merges meanwhile, changes nothing.
-pub(crate) async fn carry_out(lake: &Lake, jobs: &dyn CompactQueue, body: String) -> Result<(), CompactFault> {
+pub(crate) async fn carry_out(
+    lake: &Lake,
+    jobs: &dyn CompactQueue,
+    scratch: &Path,
+    body: String,
+) -> Result<(), CompactFault> {
     let job: CompactJob = serde_json::from_str(&body).map_err(CompactFault::NotAJob)?;
     let CompactJob { kind, partition, by_hand, .. } = job;
     let files = lake.files(kind, move |of| of == partition).await?;
     let Some((inputs, level)) = due(&files, by_hand) else {
         return Ok(());
     };
-    let scratch = tempfile::tempdir().map_err(CompactFault::Scratch)?;
+    let scratch = tempfile::tempdir_in(scratch).map_err(CompactFault::Scratch)?;
     let merge = Merge { kind, partition, level, reason: "compact", memory_bytes: MEMORY_BYTES };
     match lake.merge(merge, &inputs, scratch.path()).await? {
         Merged::Stale => tracing::info!(job.kind = %kind, job.partition = %partition, "Somebody else merged the files"),
@@ -39,8 +46,9 @@ pub(crate) async fn carry_out(lake: &Lake, jobs: &dyn CompactQueue, body: String
 
 /// The files to merge, and what they become.
 fn due(files: &[DataFile], by_hand: bool) -> Option<(Vec<DataFile>, Level)> {
-    let tiers: Vec<_> = files.iter().map(|file| (tier(Level::of(&file.path)), file.bytes)).collect();
-    let step = if by_hand { next_step_by_hand(&tiers) } else { next_step(&tiers) }?;
+    let sizes = files.iter().map(|file| Size { bytes: file.bytes, rows: file.rows });
+    let sized: Vec<_> = files.iter().map(|file| tier(Level::of(&file.path))).zip(sizes).collect();
+    let step = if by_hand { next_step_by_hand(&sized) } else { next_step(&sized) }?;
     let inputs = step.inputs.iter().filter_map(|place| files.get(*place).cloned()).collect();
     Some((inputs, if step.to == Tier::Merged { Level::L1 } else { Level::L2 }))
 }
@@ -142,7 +150,9 @@ mod tests {
 
     async fn carry_out_job(lake: &Lake, job: CompactJob) -> Vec<CompactJob> {
         let jobs = MemoryIntakes::default();
-        carry_out(lake, &jobs, serde_json::to_string(&job).unwrap()).await.unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        carry_out(lake, &jobs, scratch.path(), serde_json::to_string(&job).unwrap()).await.unwrap();
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "nothing is left lying about");
         jobs.asked()
     }
 
@@ -181,6 +191,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn merged_files_that_are_many_become_one_in_their_turn() {
+        let (lake, _folder) = lake();
+        for seed in 0..15 {
+            append(&lake, seed, 16, 1).await;
+            assert!(run(&lake).await.is_empty());
+        }
+        assert_eq!(files(&lake).await.len(), 15);
+        append(&lake, 15, 16, 1).await;
+        let again = run(&lake).await;
+        assert_eq!((files(&lake).await.len(), again.len()), (16, 1), "the last merge leaves another one to do");
+        assert!(carry_out_job(&lake, again[0].clone()).await.is_empty());
+        assert_eq!(files(&lake).await, [(Some(Level::L1), 16)]);
+    }
+
+    #[tokio::test]
     async fn by_hand_two_files_are_enough() {
         let (lake, _folder) = lake();
         append(&lake, 1, 2, 10).await;
@@ -197,8 +222,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_that_is_no_job_is_refused() {
-        let (lake, _folder) = lake();
-        let fault = carry_out(&lake, &MemoryIntakes::default(), r#"{"kind":"messages"}"#.to_owned()).await.unwrap_err();
+        let (lake, folder) = lake();
+        let (jobs, body) = (MemoryIntakes::default(), r#"{"kind":"messages"}"#.to_owned());
+        let fault = carry_out(&lake, &jobs, folder.path(), body).await.unwrap_err();
         assert_eq!(fault.remedy(), Remedy::Reject(Refusal::Invalid));
     }
 }

@@ -4,7 +4,7 @@ mod config;
 mod handler;
 
 use lake::{Lake, Settings};
-use lambda_kit::{Error, aws, env, queue as trigger};
+use lambda_kit::{Error, aws, env, queue as trigger, scratch::Scratch};
 use queue::{SqsCompactQueue, SqsParkedQueue};
 
 use crate::config::Config;
@@ -18,6 +18,7 @@ async fn main() -> Result<(), Error> {
     let parked = SqsParkedQueue::new(sqs, config.parked_queue_url);
     let settings = Settings::bucket(&config.lake_bucket, &env::process)?.with_roots(aws::AMAZON_ROOTS);
     let lake = Lake::open(&settings)?;
+    let scratch = Scratch::take("lake-compact")?;
     let exits = trigger::Exits { parked: &parked, again: &jobs };
-    trigger::run_fifo(|record| handler::carry_out(&lake, &jobs, record.body), exits).await
+    trigger::run_fifo(|record| handler::carry_out(&lake, &jobs, scratch.path(), record.body), exits).await
 }

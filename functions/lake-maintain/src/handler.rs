@@ -71,6 +71,12 @@ fn tell(report: &Report) {
         }
     }
     tracing::info!(lake.job = job, dry_run, unfinished, done.count = count, done.bytes = bytes, "`{job}` has run");
+    if unfinished {
+        tracing::warn!(
+            lake.job = job,
+            "`{job}` had too little time: the next run goes on, and each is late if this stays so"
+        );
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lake::maintain::Maintenance;
 use lake::{Lake, Settings};
-use lambda_kit::{Error, aws, clock::SystemClock, env, schedule};
+use lambda_kit::{Error, aws, clock::SystemClock, env, schedule, scratch::Scratch};
 use queue::{SqsCompactQueue, SqsIntakeQueue};
 use table::Table;
 
@@ -18,13 +18,14 @@ async fn main() -> Result<(), Error> {
     let aws = aws::config();
     let settings = Settings::bucket(&config.lake_bucket, &env::process)?.with_roots(aws::AMAZON_ROOTS);
     let sqs = aws_sdk_sqs::Client::new(&aws);
+    let scratch = Scratch::take("lake-maintain")?;
     let maintenance = Maintenance {
         lake: Arc::new(Lake::open(&settings)?),
         gate: Arc::new(Table::new(aws_sdk_dynamodb::Client::new(&aws), config.lake_table)),
         merges: Arc::new(SqsCompactQueue::new(sqs.clone(), config.compact_queue_url)),
         batches: Arc::new(SqsIntakeQueue::new(sqs, config.lake_queue_url)),
         clock: Arc::new(SystemClock),
-        scratch: std::env::temp_dir(),
+        scratch: scratch.path().to_owned(),
         memory_bytes: handler::MEMORY_BYTES,
     };
     schedule::run(|asked| handler::run(&maintenance, asked)).await

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use domain::clock::Clock;
 use domain::fault::{Fault, PortFault, Remedy, chain};
 use domain::lake::batch::{BatchId, BatchJob, BatchQueue, Gate, RAW_PREFIX};
-use domain::lake::compaction::{self, CompactJob, CompactQueue};
+use domain::lake::compaction::{self, CompactJob, CompactQueue, Size};
 use domain::lake::{Kind, Partition, retention};
 use futures_util::future::try_join_all;
 use lake_rows::Level;
@@ -225,7 +225,8 @@ impl Run<'_> {
         self.rewrite(move |day| day.ends_at() <= old, plan, Level::Archive, "archive", ARCHIVE_BYTES_PER_SEC).await
     }
 
-    /// Merges what `plan` makes of each chosen day's files. A failure does not keep the others waiting.
+    /// Merges what `plan` makes of each chosen day's files: newest day first, for it is what people ask for, and of each table in turn. Neither a failure
+    /// nor a trickle of late rows to days of long ago keeps the others waiting.
     async fn rewrite(
         &mut self,
         chosen: impl Fn(Partition) -> bool + Clone + Send + 'static,
@@ -240,10 +241,12 @@ impl Run<'_> {
             for file in self.lake().files(kind, chosen.clone()).await? {
                 days.entry(file.partition).or_default().push(file);
             }
-            planned.extend(days.into_iter().flat_map(|(partition, files)| plan(kind, partition, files)));
+            let of_kind = days.into_iter().rev().flat_map(|(partition, files)| plan(kind, partition, files));
+            planned.extend(of_kind.enumerate());
         }
+        planned.sort_by_key(|(turn, _)| *turn);
         let (mut done, mut failed) = (Vec::new(), None);
-        for (kind, partition, inputs) in planned {
+        for (_, (kind, partition, inputs)) in planned {
             let bytes_in = inputs.iter().map(|file| file.bytes).sum::<u64>();
             let takes = Duration::seconds((bytes_in / bytes_per_sec).try_into().unwrap_or(i64::MAX));
             let mut rewritten = Rewritten { kind, partition, files_in: inputs.len() as u64, bytes_in, made: None };
@@ -380,20 +383,17 @@ fn to_seal(files: Vec<DataFile>) -> Vec<DataFile> {
     if files.iter().all(sorted) {
         return Vec::new();
     }
-    let mut bytes = 0;
-    let mut inputs: Vec<_> =
-        files.into_iter().filter(|file| !sorted(file) || file.bytes < compaction::MAX_FILE_BYTES / 2).collect();
+    let size = |file: &DataFile| Size { bytes: file.bytes, rows: file.rows };
+    let is_small = |file: &DataFile| !size(file).plus(size(file)).is_full();
+    let mut inputs: Vec<_> = files.into_iter().filter(|file| !sorted(file) || is_small(file)).collect();
     // What is not sorted first: it is what has to be merged. The rest of a day that is too large for one run is left for the next.
     inputs.sort_by_key(|file| sorted(file));
-    inputs
-        .into_iter()
-        .take_while(|file| {
-            let fits = bytes == 0 || bytes + file.bytes <= compaction::MAX_INPUT_BYTES;
-            bytes += file.bytes;
-            fits
-        })
-        .take(compaction::MAX_INPUTS)
-        .collect()
+    let mut taken = Size::default();
+    let fitting = inputs.into_iter().take(compaction::MAX_INPUTS).enumerate().take_while(|(place, file)| {
+        taken = taken.plus(size(file));
+        *place == 0 || taken.fits()
+    });
+    fitting.map(|(_, file)| file).collect()
 }
 
 /// A folder for one merge, gone when it is done.
@@ -440,5 +440,35 @@ impl Fault for MaintainFault {
             Self::Port(fault) => fault.code(),
             Self::LeftBehind(_) => "left_behind",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::lake::compaction::{MAX_FILE_BYTES, MAX_FILE_ROWS};
+
+    use super::*;
+
+    fn file(level: Level, bytes: u64, rows: u64) -> DataFile {
+        let partition: Partition = "2026-11-05".parse().unwrap();
+        DataFile { path: crate::file::merged_path(partition, level), partition, bytes, rows, stats: Default::default() }
+    }
+
+    fn rows(files: &[DataFile]) -> Vec<u64> {
+        to_seal(files.to_vec()).iter().map(|file| file.rows).collect()
+    }
+
+    #[test]
+    fn a_day_is_sealed_in_steps_that_fit_by_bytes_and_by_rows() {
+        const HALF: u64 = MAX_FILE_ROWS / 2;
+        // 30 bytes a row: what would fit into a run by its bytes has four times the rows that do.
+        let narrow = |level, rows| file(level, 30 * rows, rows);
+        assert_eq!(rows(&vec![narrow(Level::L1, HALF); 16]), [HALF; 4]);
+        assert_eq!(rows(&[narrow(Level::L1, 3 * MAX_FILE_ROWS), narrow(Level::L1, 1)]), [3 * MAX_FILE_ROWS]);
+        assert_eq!(rows(&vec![file(Level::L1, MAX_FILE_BYTES, 1); 5]), [1, 1]);
+        // What is sorted is merged with it only if it is small.
+        let sorted = [narrow(Level::L2, HALF), narrow(Level::L2, HALF - 1), file(Level::L2, MAX_FILE_BYTES / 2, 3)];
+        assert_eq!(rows(&sorted), [0; 0]);
+        assert_eq!(rows(&[&sorted[..], &[narrow(Level::L0, 7)]].concat()), [7, HALF - 1]);
     }
 }

@@ -14,6 +14,7 @@ pub mod queue;
 #[cfg(feature = "random")]
 pub mod random;
 pub mod schedule;
+pub mod scratch;
 #[cfg(feature = "socket")]
 pub mod socket;
 #[cfg(feature = "stream")]

@@ -1,5 +1,7 @@
 //! When small files become a large one.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +14,9 @@ pub const SMALL_FILES: u64 = 16;
 /// Small files of a partition that hold so many bytes together are merged.
 pub const SMALL_BYTES: u64 = 32 * 1024 * 1024;
 
-/// The largest file that merging makes.
+/// The largest file that merging makes, in bytes and in rows; it is full when it has either.
 pub const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
+pub const MAX_FILE_ROWS: u64 = 2 * 1024 * 1024;
 
 /// Whether a partition's small files, those that appending made, are due to be merged.
 #[must_use]
@@ -21,9 +24,42 @@ pub fn is_due(small_files: u64, small_bytes: u64) -> bool {
     small_files >= SMALL_FILES || (small_files > 1 && small_bytes >= SMALL_BYTES)
 }
 
-/// What is merged at once, at most: it fits into the time, the memory and the disk that one run has.
+/// What is merged at once, at most: it fits into the time, the memory and the disk that one run has. A merge holds the keys of all its rows, up to
+/// 120 bytes each, however few bytes the rows have in their files. Two files that are not full always fit.
 pub const MAX_INPUT_BYTES: u64 = 2 * MAX_FILE_BYTES;
+pub const MAX_INPUT_ROWS: u64 = 2 * MAX_FILE_ROWS;
 pub const MAX_INPUTS: usize = 1_000;
+
+/// How large a file is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    pub bytes: u64,
+    pub rows: u64,
+}
+
+impl Size {
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, rows: self.rows + other.rows }
+    }
+
+    /// Whether it fills a file.
+    #[must_use]
+    pub const fn is_full(self) -> bool {
+        self.bytes >= MAX_FILE_BYTES || self.rows >= MAX_FILE_ROWS
+    }
+
+    /// Whether so much is merged at once.
+    #[must_use]
+    pub const fn fits(self) -> bool {
+        self.bytes <= MAX_INPUT_BYTES && self.rows <= MAX_INPUT_ROWS
+    }
+
+    /// Files of one class differ by less than a factor of [`SMALL_FILES`], so that as many of them become one of the next class.
+    fn class(self) -> u32 {
+        self.bytes.checked_ilog(SMALL_FILES).unwrap_or_default()
+    }
+}
 
 /// How far a file has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,44 +81,63 @@ pub struct Step {
     pub to: Tier,
 }
 
-/// The next merge of a partition whose files are of these tiers and bytes; nothing if none is due.
+/// The next merge of a partition whose files are of these tiers and sizes; nothing if none is due.
 ///
-/// Files of a tier are merged with each other and move up by it. So a row is written three times at most, the first time included, while it
-/// waits for its day to be sealed; and small files stay few whatever the day holds.
+/// - **Small** files that are due become a merged one.
+/// - **Merged** files that fill a file become whole ones. A file that has [`MAX_FILE_ROWS`] counts as whole, as it could be merged with nothing.
+/// - Of the other merged files, [`SMALL_FILES`] of one class of size become one of the next class.
+///
+/// So few files are left while a day waits to be sealed, whatever it holds: fewer than 16 small ones and, as no file of Parquet has less than 4 KiB and
+/// classes begin at 4 KiB, 64 KiB, 1 MiB and 16 MiB, fewer than 16 merged ones of each class. A row is written six times at most: when it is
+/// appended, when it is merged, when its file leaves each of the first three classes, and into a whole file. Rows that come in files so large
+/// that few of them make a class are written fewer times; duplicates that shrink a file may hold it in its class, at the price of their own bytes.
 #[must_use]
-pub fn next_step(files: &[(Tier, u64)]) -> Option<Step> {
-    let of =
-        |tier| files.iter().enumerate().filter(move |(_, file)| file.0 == tier).map(|(place, file)| (place, file.1));
-    let sum = |tier| of(tier).fold((0, 0), |(count, sum), (_, bytes)| (count + 1, sum + bytes));
-    let (small, small_bytes) = sum(Tier::Small);
-    let (merged, merged_bytes) = sum(Tier::Merged);
-    let (from, to) = if is_due(small, small_bytes) {
-        (Tier::Small, Tier::Merged)
-    } else if merged > 1 && merged_bytes >= MAX_FILE_BYTES {
-        (Tier::Merged, Tier::Whole)
-    } else {
-        return None;
-    };
-    Some(Step { inputs: fitting(of(from)).map(|(place, _)| place).collect(), to })
+pub fn next_step(files: &[(Tier, Size)]) -> Option<Step> {
+    let of = |tier| open(files).filter(move |(_, of, _)| *of == tier).map(|(place, _, size)| (place, size));
+    let step = |inputs: Vec<usize>, to| (inputs.len() > 1).then_some(Step { inputs, to });
+    let small = sum(of(Tier::Small));
+    if is_due(of(Tier::Small).count() as u64, small.bytes) {
+        return step(fitting(of(Tier::Small)), Tier::Merged);
+    }
+    if sum(of(Tier::Merged)).is_full() {
+        // One file alone that is large enough stays as it is.
+        return step(fitting(of(Tier::Merged)), Tier::Whole);
+    }
+    let mut classes: BTreeMap<u32, Vec<(usize, Size)>> = BTreeMap::new();
+    for (place, size) in of(Tier::Merged) {
+        classes.entry(size.class()).or_default().push((place, size));
+    }
+    let many = classes.into_values().find(|files| files.len() as u64 >= SMALL_FILES)?;
+    step(fitting(many.into_iter()), Tier::Merged)
 }
 
 /// The next merge of a partition that somebody asked for by hand: whatever is not yet as large as files get, if it is more than one file.
 #[must_use]
-pub fn next_step_by_hand(files: &[(Tier, u64)]) -> Option<Step> {
-    let open = files.iter().enumerate().filter(|(_, file)| file.0 != Tier::Whole).map(|(place, file)| (place, file.1));
-    let (inputs, bytes): (Vec<usize>, Vec<u64>) = fitting(open).unzip();
-    let to = if bytes.iter().sum::<u64>() >= MAX_FILE_BYTES { Tier::Whole } else { Tier::Merged };
-    (inputs.len() > 1).then_some(Step { inputs, to })
+pub fn next_step_by_hand(files: &[(Tier, Size)]) -> Option<Step> {
+    let inputs = fitting(open(files).map(|(place, _, size)| (place, size)));
+    let full =
+        sum(open(files).filter(|(place, ..)| inputs.contains(place)).map(|(place, _, size)| (place, size))).is_full();
+    (inputs.len() > 1).then_some(Step { inputs, to: if full { Tier::Whole } else { Tier::Merged } })
 }
 
-/// Of files, by place and bytes, those that are merged at once: the first two at least.
-fn fitting(files: impl Iterator<Item = (usize, u64)>) -> impl Iterator<Item = (usize, u64)> {
-    let mut taken = 0;
-    let numbered = files.take(MAX_INPUTS).enumerate().take_while(move |(count, (_, bytes))| {
-        taken += bytes;
-        *count < 2 || taken <= MAX_INPUT_BYTES
+/// The files that can be merged, with their places.
+fn open(files: &[(Tier, Size)]) -> impl Iterator<Item = (usize, Tier, Size)> {
+    let files = files.iter().enumerate().map(|(place, (tier, size))| (place, *tier, *size));
+    files.filter(|(_, tier, size)| *tier != Tier::Whole && size.rows < MAX_FILE_ROWS)
+}
+
+fn sum(files: impl Iterator<Item = (usize, Size)>) -> Size {
+    files.fold(Size::default(), |sum, (_, size)| sum.plus(size))
+}
+
+/// The places of the files that are merged at once: the first two at least.
+fn fitting(files: impl Iterator<Item = (usize, Size)>) -> Vec<usize> {
+    let mut taken = Size::default();
+    let numbered = files.take(MAX_INPUTS).enumerate().take_while(|(count, (_, size))| {
+        taken = taken.plus(*size);
+        *count < 2 || taken.fits()
     });
-    numbered.map(|(_, file)| file)
+    numbered.map(|(_, (place, _))| place).collect()
 }
 
 /// "Merge the small files of this partition." It says where to look, not what to do: a second one finds nothing left to merge.
@@ -156,65 +211,137 @@ mod tests {
         assert_eq!(serde_json::from_str::<CompactJob>(&serde_json::to_string(&wanted).unwrap()).unwrap(), wanted);
     }
 
+    const MIB: u64 = 1 << 20;
+
+    /// A file whose rows are of no account.
+    fn file(tier: Tier, bytes: u64) -> (Tier, Size) {
+        (tier, Size { bytes, rows: 1 })
+    }
+
+    fn of_rows(tier: Tier, rows: u64) -> (Tier, Size) {
+        (tier, Size { bytes: 30 * rows, rows })
+    }
+
     #[test]
     fn by_hand_whatever_is_not_whole_is_merged() {
         use Tier::{Merged, Small, Whole};
-        let step = next_step_by_hand;
-        assert_eq!(step(&[(Small, 1), (Whole, 1), (Merged, 1)]), Some(Step { inputs: vec![0, 2], to: Merged }));
-        assert_eq!(step(&[(Merged, MAX_FILE_BYTES), (Small, 1)]), Some(Step { inputs: vec![0, 1], to: Whole }));
-        assert_eq!(step(&[(Small, 1), (Whole, 1), (Whole, 1)]), None);
+        let step = |files: &[(Tier, Size)]| next_step_by_hand(files);
+        let three = [file(Small, 1), file(Whole, 1), file(Merged, 1)];
+        assert_eq!(step(&three), Some(Step { inputs: vec![0, 2], to: Merged }));
+        let two = [file(Merged, MAX_FILE_BYTES), file(Small, 1)];
+        assert_eq!(step(&two), Some(Step { inputs: vec![0, 1], to: Whole }));
+        let full = of_rows(Small, MAX_FILE_ROWS);
+        let rows = [full, of_rows(Small, 1), of_rows(Merged, MAX_FILE_ROWS - 1)];
+        assert_eq!(step(&rows), Some(Step { inputs: vec![1, 2], to: Whole }));
+        assert_eq!(step(&[file(Small, 1), file(Whole, 1), file(Whole, 1), full]), None);
         assert_eq!(step(&[]), None);
-        assert_eq!(step(&vec![(Small, 1); 5_000]).unwrap().inputs.len(), MAX_INPUTS);
+        assert_eq!(step(&vec![file(Small, 1); 5_000]).unwrap().inputs.len(), MAX_INPUTS);
     }
 
     #[test]
     fn small_files_come_first_and_what_was_merged_waits_until_it_fills_a_file() {
         use Tier::{Merged, Small, Whole};
-        const MIB: u64 = 1 << 20;
-        let mut files = vec![(Small, MIB); 16];
-        files.insert(3, (Merged, 200 * MIB));
+        let mut files = vec![file(Small, MIB); 16];
+        files.insert(3, file(Merged, 200 * MIB));
         let step = next_step(&files).unwrap();
         assert_eq!((step.inputs.len(), step.to), (16, Merged));
         assert!(!step.inputs.contains(&3));
-        assert_eq!(next_step(&[(Merged, 200 * MIB), (Small, MIB), (Merged, 55 * MIB)]), None);
-        let step = next_step(&[(Merged, 200 * MIB), (Small, MIB), (Merged, 56 * MIB), (Whole, 256 * MIB)]).unwrap();
-        assert_eq!(step, Step { inputs: vec![0, 2], to: Whole });
-        assert_eq!(next_step(&[(Merged, 300 * MIB), (Whole, 256 * MIB), (Whole, 256 * MIB)]), None);
+        assert_eq!(next_step(&[file(Merged, 200 * MIB), file(Small, MIB), file(Merged, 55 * MIB)]), None);
+        let files = [file(Merged, 200 * MIB), file(Small, MIB), file(Merged, 56 * MIB), file(Whole, 256 * MIB)];
+        assert_eq!(next_step(&files), Some(Step { inputs: vec![0, 2], to: Whole }));
+        let whole = file(Whole, 256 * MIB);
+        assert_eq!(next_step(&[file(Merged, 300 * MIB), whole, whole]), None);
+
+        let half = of_rows(Merged, MAX_FILE_ROWS / 2);
+        assert_eq!(next_step(&[half, half]), Some(Step { inputs: vec![0, 1], to: Whole }), "its rows fill a file, too");
+        assert_eq!(next_step(&[half, of_rows(Merged, MAX_FILE_ROWS)]), None, "which is merged with nothing");
+    }
+
+    #[test]
+    fn sixteen_merged_files_of_one_class_become_one() {
+        use Tier::{Merged, Whole};
+        let (tiny, little) = (file(Merged, 160 << 10), file(Merged, 3 * MIB));
+        let mut files = vec![tiny; 15];
+        files.extend([little; 15]);
+        assert_eq!(next_step(&files), None, "a large file is not written again for a few tiny ones");
+        files.push(tiny);
+        let step = next_step(&files).unwrap();
+        assert_eq!((step.inputs.len(), step.to), (16, Merged));
+        assert!(step.inputs.iter().all(|place| files[*place] == tiny));
+        assert_eq!(next_step(&[file(Merged, 16 * MIB); 16]).unwrap().to, Whole);
     }
 
     #[test]
     fn a_merge_takes_what_fits_and_never_fewer_than_two() {
-        let step = |files: &[(Tier, u64)]| next_step(files).unwrap().inputs.len();
-        assert_eq!(step(&vec![(Tier::Small, 1); 5_000]), MAX_INPUTS);
-        assert_eq!(step(&[(Tier::Small, MAX_FILE_BYTES); 5]), 2);
-        assert_eq!(step(&[(Tier::Small, MAX_INPUT_BYTES); 3]), 2);
-        assert_eq!(step(&[(Tier::Merged, MAX_FILE_BYTES / 2); 9]), 4);
+        use Tier::{Merged, Small};
+        let step = |files: &[(Tier, Size)]| next_step(files).unwrap().inputs.len();
+        assert_eq!(step(&vec![file(Small, 1); 5_000]), MAX_INPUTS);
+        assert_eq!(step(&[file(Small, MAX_FILE_BYTES); 5]), 2);
+        assert_eq!(step(&[file(Small, MAX_INPUT_BYTES); 3]), 2);
+        assert_eq!(step(&[file(Merged, MAX_FILE_BYTES / 2); 9]), 4);
+        assert_eq!(step(&[of_rows(Small, MAX_FILE_ROWS / 4); 20]), 8);
+        assert_eq!(step(&[of_rows(Small, MAX_FILE_ROWS - 1); 20]), 2);
+        assert_eq!(
+            next_step(&[of_rows(Small, MAX_FILE_ROWS); 20]),
+            None,
+            "full files are left until the day is sealed"
+        );
+    }
+
+    /// What merging leaves of files that arrive one by one, and how many bytes it wrote for it. An output that would be too large is divided.
+    fn merged(arrivals: impl IntoIterator<Item = Size>, mut see: impl FnMut(&[(Tier, Size)])) -> u64 {
+        let (mut files, mut written) = (Vec::new(), 0);
+        for arrival in arrivals {
+            written += arrival.bytes;
+            files.push((Tier::Small, arrival));
+            while let Some(step) = next_step(&files) {
+                assert!(step.inputs.len() >= 2);
+                let size = sum(step.inputs.iter().map(|place| (*place, files[*place].1)));
+                assert!(size.fits(), "{size:?}");
+                written += size.bytes;
+                for place in step.inputs.iter().rev() {
+                    files.remove(*place);
+                }
+                let parts = size.bytes.div_ceil(MAX_FILE_BYTES).max(size.rows.div_ceil(MAX_FILE_ROWS));
+                let part = Size { bytes: size.bytes / parts, rows: size.rows.div_ceil(parts) };
+                files.extend((0..parts).map(|_| (step.to, part)));
+            }
+            see(&files);
+        }
+        written
+    }
+
+    fn few(files: &[(Tier, Size)]) {
+        let open: Vec<(Tier, Size)> = open(files).map(|(_, tier, size)| (tier, size)).collect();
+        let count = |tier| open.iter().filter(|file| file.0 == tier).count();
+        assert!(count(Tier::Small) < 16 && count(Tier::Merged) <= 4 * 15, "{open:?}");
+        assert!(sum(open.iter().map(|file| (0, file.1))).bytes < 2 * MAX_FILE_BYTES + SMALL_BYTES);
+    }
+
+    #[test]
+    fn a_day_of_tiny_files_is_few_files_at_any_time() {
+        let mut most = 0;
+        let tiny = Size { bytes: 10_000, rows: 20 };
+        let written = merged(vec![tiny; 20_000], |files| {
+            few(files);
+            most = most.max(files.len());
+        });
+        assert!(most <= 4 * 15, "{most}");
+        assert!(written <= 6 * 20_000 * tiny.bytes);
     }
 
     proptest! {
-        /// Whatever arrives, and in whatever portions: what is written is at most three times what came, and few files are left to read.
+        /// Whatever arrives, and in whatever portions: what is written is at most six times what came, and few files are left to read.
         #[test]
-        fn rows_are_written_three_times_at_most(arrivals in proptest::collection::vec(1_u64..80 << 20, 1..300)) {
-            let (came, mut written) = (arrivals.iter().sum::<u64>(), 0);
-            let mut files: Vec<(Tier, u64)> = Vec::new();
-            for bytes in arrivals {
-                written += bytes;
-                files.push((Tier::Small, bytes));
-                while let Some(step) = next_step(&files) {
-                    prop_assert!(step.inputs.len() >= 2);
-                    let bytes: u64 = step.inputs.iter().map(|place| files[*place].1).sum();
-                    written += bytes;
-                    for place in step.inputs.iter().rev() {
-                        files.remove(*place);
-                    }
-                    // An output that would be too large is divided.
-                    files.extend((0..bytes.div_ceil(MAX_FILE_BYTES)).map(|_| (step.to, bytes / bytes.div_ceil(MAX_FILE_BYTES))));
-                }
-                let small = files.iter().filter(|file| file.0 == Tier::Small);
-                prop_assert!(small.clone().count() < 16 && (small.clone().count() < 2 || small.map(|file| file.1).sum::<u64>() < SMALL_BYTES));
-                prop_assert!(files.iter().filter(|file| file.0 == Tier::Merged).map(|file| file.1).sum::<u64>() < 2 * MAX_FILE_BYTES);
-            }
-            prop_assert!(written <= 3 * came);
+        fn rows_are_written_six_times_at_most_and_files_are_few(
+            arrivals in proptest::collection::vec(
+                (prop_oneof![4 << 10..64_u64 << 10, 4 << 10..80_u64 << 20], 10..2_000_u64), 1..600,
+            ),
+        ) {
+            let sizes = arrivals.into_iter().map(|(bytes, row)| Size { bytes, rows: (bytes / row).min(MAX_FILE_ROWS - 1) });
+            let sizes: Vec<Size> = sizes.collect();
+            let came: u64 = sizes.iter().map(|size| size.bytes).sum();
+            prop_assert!(merged(sizes, few) <= 6 * came);
         }
     }
 }

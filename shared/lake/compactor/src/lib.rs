@@ -26,7 +26,7 @@ use std::path::PathBuf;
 
 use arrow_array::RecordBatch;
 use domain::lake::Kind;
-use domain::lake::compaction::MAX_FILE_BYTES;
+use domain::lake::compaction::{MAX_FILE_BYTES, MAX_FILE_ROWS};
 use lake_rows::{Level, ROW_GROUP_ROWS};
 
 pub use error::CompactError;
@@ -46,6 +46,8 @@ pub struct Options {
     pub memory_bytes: usize,
     /// No output is larger than this, unless a single row group is.
     pub max_output_bytes: u64,
+    /// No output has more rows than this, unless a single row group has.
+    pub max_output_rows: u64,
     /// The rows of a row group; fewer if they are large.
     pub row_group_rows: usize,
 }
@@ -58,6 +60,7 @@ impl Options {
             level: Level::L1,
             memory_bytes: 224 << 20,
             max_output_bytes: MAX_FILE_BYTES,
+            max_output_rows: MAX_FILE_ROWS,
             row_group_rows: ROW_GROUP_ROWS,
         }
     }

@@ -35,15 +35,17 @@ pub(crate) fn write(table: Kind, encoded: Encoded, options: &Options) -> Result<
         let failed = |source: io::Error| CompactError::Write { path: path.clone(), source };
         let file = File::create_new(&path).map_err(failed)?;
         let mut writer = SerializedFileWriter::new(BufWriter::new(file), Arc::clone(&schema), Arc::clone(&properties))?;
-        let (mut bytes, mut next) = (0, Some(first));
+        let (mut bytes, mut rows, mut next) = (0, 0, Some(first));
         while let Some(chunks) = next {
             bytes += size(&chunks);
+            rows += row_count(&chunks);
             let mut row_group = writer.next_row_group()?;
             for chunk in chunks {
                 chunk.append_to_row_group(&mut row_group)?;
             }
             row_group.close()?;
-            next = rest.next_if(|chunks| bytes + size(chunks) <= limit);
+            next = rest
+                .next_if(|chunks| bytes + size(chunks) <= limit && rows + row_count(chunks) <= options.max_output_rows);
         }
         let stats = Stats::of(table, &writer.finish()?);
         let bytes = std::fs::metadata(&path).map_err(failed)?.len();
@@ -54,4 +56,8 @@ pub(crate) fn write(table: Kind, encoded: Encoded, options: &Options) -> Result<
 
 fn size(chunks: &[ArrowColumnChunk]) -> u64 {
     chunks.iter().map(|chunk| chunk.close().bytes_written).sum()
+}
+
+fn row_count(chunks: &[ArrowColumnChunk]) -> u64 {
+    chunks.first().map_or(0, |chunk| chunk.close().rows_written)
 }

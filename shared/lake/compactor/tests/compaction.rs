@@ -192,10 +192,12 @@ proptest! {
         memory_bytes in prop_oneof![Just(0_usize), 64..4_096_usize, Just(1 << 20)],
         row_group_rows in 1..40_usize,
         split in any::<bool>(),
+        max_output_rows in prop_oneof![1..100_u64, Just(u64::MAX)],
     ) {
         let adjust = |options: &mut Options| {
             (options.memory_bytes, options.row_group_rows) = (memory_bytes, row_group_rows);
             options.max_output_bytes = if split { 1 } else { options.max_output_bytes };
+            options.max_output_rows = max_output_rows;
         };
         let inputs = inputs(Kind::Messages, &files);
         let done = compacted(Kind::Messages, &inputs, adjust).unwrap();
@@ -204,6 +206,8 @@ proptest! {
         let Compacted { outputs, rows_in, rows: count, duplicates, conflicts: reported } = &done.compacted;
         prop_assert_eq!((*count, *duplicates, *rows_in), (kept.len() as u64, lost as u64, (kept.len() + lost) as u64));
         prop_assert_eq!(outputs.iter().map(|output| output.rows).sum::<u64>(), *count);
+        let most = max_output_rows.max(row_group_rows as u64);
+        prop_assert!(outputs.iter().all(|output| output.rows <= most), "{:?}", outputs);
         prop_assert_eq!(reported.num_rows(), conflicts.len());
         let said = rows(reported).into_iter().map(|row| row.into_iter().filter(|(name, _)| lake_rows::is_content(name)).collect());
         prop_assert_eq!(said.collect::<BTreeSet<Row>>(), conflicts);
@@ -247,6 +251,15 @@ fn nothing_becomes_no_file() {
         let done = compacted(Kind::Messages, &inputs(Kind::Messages, &files), |_| {}).unwrap();
         assert!(done.compacted.outputs.is_empty() && done.compacted.rows_in == 0);
     }
+}
+
+#[test]
+fn a_file_is_divided_between_row_groups_before_it_has_too_many_rows() {
+    let rows: Vec<_> = (0..100).map(|at| message(&format!("{at:03}"), "群@chatroom", 0, "好的")).collect();
+    let adjust = |options: &mut Options| (options.row_group_rows, options.max_output_rows) = (10, 35);
+    let done = compacted(Kind::Messages, &inputs(Kind::Messages, &[Small::of(rows.clone())]), adjust).unwrap();
+    let sizes: Vec<_> = done.compacted.outputs.iter().map(|output| output.rows).collect();
+    assert_eq!((sizes.as_slice(), done.rows()), ([30, 30, 30, 10].as_slice(), rows));
 }
 
 #[test]

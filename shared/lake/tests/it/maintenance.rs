@@ -16,7 +16,7 @@ use testkit::{MemoryGate, MemoryIntakes};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
-use crate::support::{append, append_to, batch_id, both, day, ids, ids_of, lake_in, merge, sorted};
+use crate::support::{append, append_contact, append_to, batch_id, both, day, ids, ids_of, lake_in, merge, sorted};
 
 const TABLE: Kind = Kind::Messages;
 
@@ -112,18 +112,30 @@ async fn a_day_is_sealed_once_it_is_over_and_again_when_something_comes_late() {
 }
 
 #[tokio::test]
-async fn what_a_run_has_no_time_for_is_left_for_the_next() {
+async fn what_a_run_has_no_time_for_is_left_for_the_next_and_the_newest_day_comes_first() {
     let world = world(Duration::days(1_000));
-    for n in 0..3_u8 {
-        let partition = Partition::of(datetime!(2026-11-01 0:00 UTC) + Duration::days(n.into())).unwrap();
-        append_to(world.lake(), partition, &format!("{n}"), &[n.into()]).await.unwrap();
+    let days = ["2026-11-01", "2026-11-02", "2026-11-03"].map(|day| day.parse::<Partition>().unwrap());
+    for (n, day) in (0..).zip(days) {
+        append_to(world.lake(), day, &format!("{n}"), &[n]).await.unwrap();
     }
+    append_contact(world.lake(), days[0]).await;
+    let Done::Rewritten(planned) = world.run(Job::Seal, true).await.done else { panic!() };
+    let planned: Vec<_> = planned.iter().map(|day| (day.kind, day.partition)).collect();
+    // The tables in turn, though the contacts are of the oldest day.
+    let expected = [(TABLE, days[2]), (Kind::Contacts, days[0]), (TABLE, days[1]), (TABLE, days[0])];
+    assert_eq!(planned, expected);
+
     let over = world.maintenance.clock.now() - Duration::SECOND;
-    for left in [2, 1, 0] {
+    for left in [3, 2, 1, 0] {
         let report = world.maintenance.run(Job::Seal, over, false).await.unwrap();
         assert_eq!(report.unfinished, left > 0, "the first is always begun, or a large day would never be");
-        let stats = world.lake().stats(TABLE).await.unwrap();
-        assert_eq!(stats.days.iter().filter(|day| !day.sealed).count(), left);
+        let mut open = Vec::new();
+        for kind in Kind::ALL {
+            let stats = world.lake().stats(kind).await.unwrap();
+            open.extend(stats.days.iter().filter(|day| !day.sealed).map(|day| day.partition));
+        }
+        assert_eq!(open.len(), left);
+        assert!(open.iter().all(|day| *day <= days[left.saturating_sub(2)]), "{open:?}");
     }
 }
 

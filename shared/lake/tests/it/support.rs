@@ -234,6 +234,23 @@ pub(crate) async fn append_to(lake: &Lake, day: Partition, name: &str, ids: &[u6
     Ok(appended)
 }
 
+/// Appends somebody to the contacts.
+pub(crate) async fn append_contact(lake: &Lake, day: Partition) {
+    let schema = schema(Kind::Contacts);
+    let columns = schema.fields().iter().map(|field| -> ArrayRef {
+        match field.name().as_str() {
+            "username" => Arc::new(StringArray::from_iter_values(["wxid_a"])),
+            _ => new_null_array(field.data_type(), 1),
+        }
+    });
+    let rows = RecordBatch::try_new(schema.clone(), columns.collect()).unwrap();
+    let written = write_parquet(Kind::Contacts, &rows, Level::L0).unwrap();
+    let batch = batch_id("contacts");
+    let file = lake.write_batch_file(Kind::Contacts, day, &batch, &written).await.unwrap();
+    let counts = Counts { lines_in: 1, rows: 1, duplicates: 0, quarantined: 0 };
+    lake.append(Kind::Contacts, &[file], &batch, counts).await.unwrap();
+}
+
 /// Every row's id, in the order of the files, as a reader finds them who opens each file of one version.
 pub(crate) async fn ids(lake: &Lake) -> Vec<u64> {
     let files = lake.files(Kind::Messages, |_| true).await.unwrap();
