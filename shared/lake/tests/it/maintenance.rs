@@ -13,7 +13,6 @@ use lake::{Lake, LakeFault};
 use lake_rows::Level;
 use tempfile::TempDir;
 use testkit::{MemoryGate, MemoryIntakes};
-use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
 use crate::support::{append, append_contact, append_to, batch_id, both, day, ids, ids_of, lake_in, merge, sorted};
