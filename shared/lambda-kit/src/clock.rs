@@ -1,7 +1,7 @@
 //! The clock: the one place that reads it.
 
 use std::sync::LazyLock;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::clock::Clock;
@@ -25,10 +25,11 @@ pub fn now() -> OffsetDateTime {
 }
 
 /// Now by the machine's clock, which deadlines are told by.
+#[cfg(feature = "queue")]
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the edge where the clock enters")]
-pub(crate) fn machine() -> SystemTime {
-    SystemTime::now()
+pub(crate) fn machine() -> std::time::SystemTime {
+    std::time::SystemTime::now()
 }
 
 /// The machine's clock, for rules that wait.
