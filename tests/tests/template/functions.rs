@@ -8,7 +8,7 @@ use skylark_tests::workspace;
 use crate::Checked;
 use crate::mutant::Edit::{Remove, Set};
 use crate::mutant::Mutant;
-use crate::read::{FUNCTION, LOG_GROUP, is_watched, of_type, properties, setting, target};
+use crate::read::{FUNCTION, LOG_GROUP, is_watched, listed, of_type, properties, setting, sources, target};
 
 /// Variables that Lambda's runtime or logging reads, and no `config.rs`.
 const OF_THE_RUNTIME: [&str; 1] = ["RUST_LOG"];
@@ -164,6 +164,37 @@ pub(crate) const RULES: &[Checked] = &[
         ],
     },
     Checked {
+        name: "one vault, one list of keys",
+        rule: vault_keys_agree,
+        mutants: &[
+            Mutant {
+                what: "a function that no rotation reaches",
+                culprit: "LarkApiFunction",
+                edits: &[Set(
+                    "/Resources/LarkApiFunction/Properties/Environment/Variables/VAULT_KEY",
+                    r#"{"Fn::GetAtt": ["VaultKey", "Arn"]}"#,
+                )],
+            },
+            Mutant {
+                what: "a key that is named, and may not be used",
+                culprit: "LarkApiFunction",
+                edits: &[Set(
+                    "/Resources/LarkApiFunction/Properties/Policies",
+                    r#"[{"Statement": [{"Effect": "Allow", "Action": ["kms:Decrypt"], "Resource": {"Fn::GetAtt": ["VaultKey", "Arn"]}}]}]"#,
+                )],
+            },
+        ],
+    },
+    Checked {
+        name: "two stacks can be in one account",
+        rule: schedules_have_no_fixed_name,
+        mutants: &[Mutant {
+            what: "a schedule that SAM names after the function",
+            culprit: "TokenExpiryFunction",
+            edits: &[Remove("/Resources/TokenExpiryFunction/Properties/Events/Sessions/Properties/OmitName")],
+        }],
+    },
+    Checked {
         name: "a claim on an inbox entry outlives its worker",
         rule: claims_outlive_workers,
         mutants: &[Mutant {
@@ -289,6 +320,26 @@ fn variables_hold_no_secrets(template: &Value) -> Vec<String> {
 }
 
 /// Otherwise two workers could carry out one entry.
+/// Whoever seals or opens knows the newer keys as well, and may use them.
+fn vault_keys_agree(template: &Value) -> Vec<String> {
+    let newer = |value: &Value| value.to_string().contains("${NewerVaultKeys}");
+    let lacking = of_type(template, FUNCTION).filter_map(|(id, function)| {
+        let key = &function["Properties"]["Environment"]["Variables"]["VAULT_KEY"];
+        let opening =
+            listed(&function["Properties"]["Policies"]).iter().flat_map(|policy| listed(&policy["Statement"]));
+        let mut opening = opening.filter(|it| listed(&it["Action"]).iter().any(|action| action == "kms:Decrypt"));
+        let all = key.is_null() || newer(key) && opening.all(|statement| newer(&statement["Resource"]));
+        (!all).then(|| format!("{id} does not know the newer keys of the vault"))
+    });
+    lacking.collect()
+}
+
+/// SAM names a schedule after its function unless it is told not to, and a name is one account's.
+fn schedules_have_no_fixed_name(template: &Value) -> Vec<String> {
+    let named = sources(template).filter(|it| it.kind == "ScheduleV2" && it.properties["OmitName"] != true);
+    named.map(|it| format!("{} has a schedule whose name a second stack would want as well", it.function_id)).collect()
+}
+
 fn claims_outlive_workers(template: &Value) -> Vec<String> {
     let claim = domain::inbox::CLAIM.whole_seconds();
     let late = of_type(template, FUNCTION).filter(|(id, function)| {

@@ -8,7 +8,7 @@ use crate::mutant::Mutant;
 use crate::read::{ALARM, FUNCTION, LOG_GROUP, QUEUE, listed, of_type, properties, target};
 
 /// Metrics that AWS publishes, with the dimension that they are published under and the resource that it names.
-const METRICS: [(&str, &str, &str, &str); 8] = [
+const METRICS: [(&str, &str, &str, &str); 9] = [
     ("AWS/Lambda", "Errors", "FunctionName", FUNCTION),
     ("AWS/Lambda", "Throttles", "FunctionName", FUNCTION),
     ("AWS/Lambda", "Duration", "FunctionName", FUNCTION),
@@ -17,6 +17,7 @@ const METRICS: [(&str, &str, &str, &str); 8] = [
     ("AWS/Lambda", "DestinationDeliveryFailures", "FunctionName", FUNCTION),
     ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", QUEUE),
     ("AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", QUEUE),
+    ("AWS/ApiGateway", "5xx", "ApiId", "AWS::Serverless::HttpApi"),
 ];
 
 pub(crate) const RULES: &[Checked] = &[
