@@ -11,6 +11,7 @@ use arrow_schema::{DataType, Field, Schema};
 use arrow_select::concat::concat;
 use arrow_select::take::take;
 use domain::lake::Kind;
+use lake_rows::{Keep, Rule};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::Type;
@@ -24,7 +25,6 @@ use twox_hash::XxHash64;
 
 use crate::inputs::{Inputs, Piece, held};
 use crate::order::Order;
-use crate::rule::{Keep, Rule};
 use crate::spill::{Spill, Stores};
 use crate::{CompactError, Options};
 

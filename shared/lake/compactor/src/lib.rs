@@ -19,7 +19,6 @@ mod error;
 mod inputs;
 mod order;
 mod output;
-mod rule;
 mod spill;
 
 use std::path::PathBuf;
@@ -27,13 +26,11 @@ use std::path::PathBuf;
 use arrow_array::RecordBatch;
 use domain::lake::Kind;
 use domain::lake::compaction::{MAX_FILE_BYTES, MAX_FILE_ROWS};
-use lake_rows::{Level, ROW_GROUP_ROWS};
+use lake_rows::{Level, ROW_GROUP_ROWS, Rule};
 
 pub use error::CompactError;
 pub use inputs::Input;
 pub use output::Output;
-
-use crate::rule::Rule;
 
 /// How much room a compaction has.
 #[derive(Debug, Clone)]

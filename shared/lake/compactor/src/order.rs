@@ -11,11 +11,11 @@ use arrow_array::types::{
 use arrow_array::{Array, ArrayRef, BinaryViewArray};
 use arrow_schema::{DataType, TimeUnit};
 use arrow_select::concat::concat;
+use lake_rows::{Keep, Rule};
 use twox_hash::XxHash64;
 
 use crate::CompactError;
 use crate::inputs::Inputs;
-use crate::rule::{Keep, Rule};
 
 /// The rows of the output, as numbers of rows of the inputs.
 pub(crate) struct Order {
@@ -130,12 +130,8 @@ impl Keys {
     }
 
     fn better(&self, keep: Keep, a: u32, b: u32) -> Ordering {
-        let received = |row: u32| self.received.get(row as usize).copied().unwrap_or_default();
-        match keep {
-            // What came at an unknown time is not known to have come first.
-            Keep::Earliest => received(a).wrapping_sub(1).cmp(&received(b).wrapping_sub(1)).then(a.cmp(&b)),
-            Keep::Latest => received(b).cmp(&received(a)).then(b.cmp(&a)),
-        }
+        let received = |row: u32| self.received.get(row as usize).copied().filter(|at| *at > 0);
+        keep.compare((received(a), a), (received(b), b))
     }
 }
 

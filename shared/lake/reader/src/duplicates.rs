@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::lake::{Kind, Partition};
-use twox_hash::XxHash3_128;
+use lake_rows::Digester;
 
 use crate::fault::ReadFault;
 use crate::twins::each_id;
@@ -20,7 +20,7 @@ pub(crate) async fn duplicates(
     let wanted = move |day| start.is_none_or(|start| day >= start) && end.is_none_or(|end| day <= end);
     let view = reader.view(Kind::Messages, wanted).await?;
     reader.allow(view.days.values().flatten().map(|file| file.bytes).sum())?;
-    let mut days = Vec::with_capacity(view.days.len());
+    let (digester, mut days) = (Digester::default(), Vec::with_capacity(view.days.len()));
     for (partition, files) in &view.days {
         let rows: u64 = files.iter().map(|file| file.rows).sum();
         let parts = u128::from(rows.div_ceil(IDS_AT_ONCE).max(1));
@@ -28,7 +28,7 @@ pub(crate) async fn duplicates(
         for part in 0..parts {
             let mut hashes = Vec::new();
             each_id(&view, files, &[], |_, _, id, _| {
-                let hash = XxHash3_128::oneshot(id.as_bytes());
+                let hash = digester.id(id);
                 if hash % parts == part {
                     hashes.push(hash);
                 }
@@ -51,7 +51,7 @@ pub(crate) async fn duplicates(
                 }
                 let is_late =
                     named.len() == NAMED && named.last_key_value().is_some_and(|(last, _)| id > last.as_str());
-                if !is_late && twice.binary_search(&XxHash3_128::oneshot(id.as_bytes())).is_ok() {
+                if !is_late && twice.binary_search(&digester.id(id)).is_ok() {
                     named.insert(id.to_owned(), 1);
                     if named.len() > NAMED {
                         named.pop_last();

@@ -8,21 +8,19 @@ use arrow_array::{Array, RecordBatch};
 use domain::lake::Kind;
 use futures_util::stream::TryStreamExt as _;
 use lake::DataFile;
+use lake_rows::Rule;
 
 use crate::fault::ReadFault;
 use crate::file::Form;
 use crate::view::{OPEN_AT_ONCE, Place, READ_AT_ONCE, View};
 use crate::{Reader, few_at_once};
 
-const RECEIVED: &str = "received_at";
-
 /// The message that was received first of those with the id. It may be of any day.
 pub(crate) async fn message(reader: &Reader, msg_id: &str) -> Result<Option<RecordBatch>, ReadFault> {
     let view = reader.view(Kind::Messages, |_| true).await?;
     let files: Vec<&DataFile> = view.days.values().flatten().collect();
     let rows = with_id(&view, Kind::Messages, &files, msg_id).await?;
-    let first = received(&rows).enumerate().min_by_key(|(_, at)| at.unwrap_or(i64::MAX));
-    Ok(first.map(|(row, _)| rows.slice(row, 1)))
+    Ok(kept(Kind::Messages, &rows))
 }
 
 /// The contact that was received last of those with the id: the day of a contact is the one on which it was received.
@@ -35,16 +33,20 @@ pub(crate) async fn contact(reader: &Reader, username: &str) -> Result<Option<Re
         with.chunk_by(|(a, _), (b, _)| files.get(*a).map(|it| it.partition) == files.get(*b).map(|it| it.partition))
     {
         let rows = in_groups(&view, Kind::Contacts, &files, day, username).await?;
-        if let Some((row, _)) = received(&rows).enumerate().max_by_key(|(_, at)| *at) {
-            return Ok(Some(rows.slice(row, 1)));
+        if let Some(row) = kept(Kind::Contacts, &rows) {
+            return Ok(Some(row));
         }
     }
     Ok(None)
 }
 
-fn received(rows: &RecordBatch) -> impl Iterator<Item = Option<i64>> {
-    let times = rows.column_by_name(RECEIVED).and_then(|it| it.as_primitive_opt::<TimestampMicrosecondType>());
-    (0..rows.num_rows()).map(move |row| times.filter(|it| it.is_valid(row)).map(|it| it.value(row)))
+/// Of the rows of one id the one that a merge would keep.
+fn kept(kind: Kind, rows: &RecordBatch) -> Option<RecordBatch> {
+    let rule = Rule::of(kind);
+    let times = rows.column_by_name(rule.received_at).and_then(|it| it.as_primitive_opt::<TimestampMicrosecondType>());
+    let received = |row: usize| times.filter(|it| it.is_valid(row)).map(|it| it.value(row));
+    let kept = (0..rows.num_rows()).map(|row| (received(row), row)).min_by(|a, b| rule.keep.compare(*a, *b));
+    kept.map(|(_, row)| rows.slice(row, 1))
 }
 
 async fn with_id(view: &View<'_>, kind: Kind, files: &[&DataFile], id: &str) -> Result<RecordBatch, ReadFault> {

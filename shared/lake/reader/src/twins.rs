@@ -6,8 +6,7 @@ use arrow_array::{Array, RecordBatch};
 use domain::lake::Kind;
 use futures_util::stream::TryStreamExt as _;
 use lake::DataFile;
-use lake_rows::Level;
-use twox_hash::XxHash3_128;
+use lake_rows::{Digester, Level, Rule};
 
 use crate::fault::ReadFault;
 use crate::few_at_once;
@@ -17,8 +16,7 @@ use crate::view::{OPEN_AT_ONCE, READ_AT_ONCE, View};
 /// So many ids are compared at once; of a day that has more, parts of all ids after each other.
 const IDS_AT_ONCE: u64 = 1 << 20;
 
-/// The column by which it is known which row came first.
-const RECEIVED: &str = "received_at";
+const RULE: Rule = Rule::of(Kind::Messages);
 
 /// The rows of a day's files that are not the message, because another row with their id was received before them.
 #[derive(Debug, Default)]
@@ -29,7 +27,7 @@ pub(crate) struct Twins {
 
 struct Row {
     id: u128,
-    received: i64,
+    received: Option<i64>,
     file: u32,
     row: u32,
 }
@@ -47,18 +45,18 @@ impl Twins {
     pub(crate) async fn of(view: &View<'_>, files: &[DataFile]) -> Result<Self, ReadFault> {
         let rows: u64 = files.iter().map(|file| file.rows).sum();
         let parts = u128::from(rows.div_ceil(IDS_AT_ONCE).max(1));
-        let mut lost = vec![Vec::new(); files.len()];
+        let (digester, mut lost) = (Digester::default(), vec![Vec::new(); files.len()]);
         for part in 0..parts {
             let mut ids = Vec::new();
-            each_id(view, files, &[RECEIVED], |file, row, text, received| {
-                let id = XxHash3_128::oneshot(text.as_bytes());
+            each_id(view, files, &[RULE.received_at], |file, row, text, received| {
+                let id = digester.id(text);
                 if id % parts == part {
-                    // What came at an unknown time is not known to have come first.
-                    ids.push(Row { id, received: received.unwrap_or(i64::MAX), file: file as u32, row: row as u32 });
+                    ids.push(Row { id, received, file: file as u32, row: row as u32 });
                 }
             })
             .await?;
-            ids.sort_unstable_by_key(|row| (row.id, row.received, row.file, row.row));
+            let place = |row: &Row| (row.received, (row.file, row.row));
+            ids.sort_unstable_by(|a, b| a.id.cmp(&b.id).then_with(|| RULE.keep.compare(place(a), place(b))));
             for same in ids.chunk_by(|a, b| a.id == b.id) {
                 for row in same.iter().skip(1) {
                     if let Some(lost) = lost.get_mut(row.file as usize) {
@@ -91,7 +89,7 @@ pub(crate) async fn each_id(
     others: &[&str],
     mut tell: impl FnMut(usize, usize, &str, Option<i64>),
 ) -> Result<(), ReadFault> {
-    let columns = [&[lake_rows::key(Kind::Messages)], others].concat();
+    let columns = [&[RULE.id], others].concat();
     let columns = columns.as_slice();
     for (chunk, some) in files.chunks(OPEN_AT_ONCE).enumerate() {
         let open = few_at_once(some.iter().map(|file| view.open(file)), OPEN_AT_ONCE);
@@ -106,8 +104,8 @@ pub(crate) async fn each_id(
         let mut read = few_at_once(groups, READ_AT_ONCE);
         while let Some((at, file, first, pages)) = read.try_next().await? {
             let batch: RecordBatch = file.decode(&pages, columns, None, Form::Plain)?;
-            let ids = batch.column_by_name(lake_rows::key(Kind::Messages)).and_then(|ids| ids.as_string_opt::<i32>());
-            let received = batch.column_by_name(RECEIVED);
+            let ids = batch.column_by_name(RULE.id).and_then(|ids| ids.as_string_opt::<i32>());
+            let received = batch.column_by_name(RULE.received_at);
             let received = received.and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
             for (row, id) in ids.into_iter().flatten().enumerate() {
                 if let Some(id) = id {

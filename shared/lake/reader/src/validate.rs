@@ -10,7 +10,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use domain::fault::chain;
 use domain::lake::{Kind, Partition};
 use lake::DataFile;
-use lake_rows::Level;
+use lake_rows::{Level, Rule};
 use time::Duration;
 
 use crate::condition::micros;
@@ -145,13 +145,8 @@ impl Rows {
     fn look(&mut self, batch: &RecordBatch, problems: &mut BTreeMap<ProblemKind, String>) {
         let first = self.count;
         self.count += batch.num_rows() as u64;
-        let id = lake_rows::key(self.kind);
-        // A contact's day is the one on which it was received.
-        let (time, group) = match self.kind {
-            Kind::Messages => ("create_time", Some("chatroom")),
-            Kind::Contacts => ("received_at", None),
-        };
-        for column in [id, time] {
+        let Rule { id, group, time, day, .. } = Rule::of(self.kind);
+        for column in [id, day] {
             let values = batch.column_by_name(column);
             let null = match values {
                 Some(values) => (0..values.len()).find(|row| values.is_null(*row)),
@@ -162,24 +157,24 @@ impl Rows {
                 problems.entry(ProblemKind::NullKey).or_insert(detail);
             }
         }
-        let times = batch.column_by_name(time);
-        let times = times.and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
+        let instants =
+            |name: &str| batch.column_by_name(name).and_then(|it| it.as_primitive_opt::<TimestampMicrosecondType>());
         let (from, until) = (micros(self.partition.ends_at() - Duration::DAY), micros(self.partition.ends_at()));
-        let outside =
-            times.and_then(|times| times.iter().position(|at| at.is_some_and(|at| !(from..until).contains(&at))));
+        let outside = instants(day)
+            .and_then(|times| times.iter().position(|at| at.is_some_and(|at| !(from..until).contains(&at))));
         if let Some(row) = outside {
-            let detail = format!("row {}'s `{time}` is not on {}", first + row as u64, self.partition);
+            let detail = format!("row {}'s `{day}` is not on {}", first + row as u64, self.partition);
             problems.entry(ProblemKind::Partition).or_insert(detail);
         }
         if self.is_sorted {
             let texts = |column: Option<&str>| column.and_then(|column| batch.column_by_name(column)).map(Arc::clone);
-            let (groups, ids) = (texts(group), texts(Some(id)));
+            let (groups, times, ids) = (texts(group), time.and_then(instants), texts(Some(id)));
             let text = |texts: &Option<ArrayRef>, row: usize| {
                 let texts = texts.as_ref()?.as_string_opt::<i32>().filter(|texts| texts.is_valid(row))?;
                 Some(texts.value(row).to_owned())
             };
             for row in 0..batch.num_rows() {
-                let time = times.filter(|times| group.is_some() && times.is_valid(row)).map(|times| times.value(row));
+                let time = times.filter(|times| times.is_valid(row)).map(|times| times.value(row));
                 let key = Key { group: text(&groups, row), time, id: text(&ids, row) };
                 if self.last.as_ref().is_some_and(|last| last.cmp(&key) == Ordering::Greater) {
                     let detail = format!("row {} should stand before the one before it", first + row as u64);

@@ -66,13 +66,19 @@ impl Digester {
                 values.write(at, *column, &mut said);
             }
             let key = keys.filter(|keys| keys.is_valid(at)).map_or("", |keys| keys.value(at));
-            Digest { key: self.hash(key.as_bytes()), says: self.hash(&said) }
+            Digest { key: self.id(key).to_le_bytes(), says: self.hash(&said).to_le_bytes() }
         };
         (0..rows.num_rows()).map(digest).collect()
     }
 
-    fn hash(&self, bytes: &[u8]) -> [u8; 16] {
-        XxHash3_128::oneshot_with_seed(self.seed, bytes).to_le_bytes()
+    /// What a row is recognised by, in 16 bytes.
+    #[must_use]
+    pub fn id(&self, id: &str) -> u128 {
+        self.hash(id.as_bytes())
+    }
+
+    fn hash(&self, bytes: &[u8]) -> u128 {
+        XxHash3_128::oneshot_with_seed(self.seed, bytes)
     }
 }
 

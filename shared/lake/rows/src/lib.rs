@@ -14,6 +14,7 @@ mod message;
 mod object;
 mod pointer;
 mod quarantine;
+mod rule;
 mod scan;
 mod schema;
 mod stats;
@@ -25,6 +26,7 @@ pub use domain::lake::{Counts, Kind, Partition};
 pub use crate::convert::{Batch, Converted, Converter, Identity, Line, MAX_LINE_BYTES, Options, convert, identify};
 pub use crate::digest::{Digest, Digester};
 pub use crate::quarantine::{Quarantined, Reason};
+pub use crate::rule::{Keep, Rule};
 pub use crate::schema::{
     Column, ColumnType, Incompatible, PARTITION_COLUMNS, Version, chosen, is_content, is_json, key, schema,
     table_schema,
