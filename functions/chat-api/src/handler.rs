@@ -15,7 +15,7 @@ use domain::id::{ChannelName, ChatMessageId, ConversationId, FileId, IdError, Us
 use domain::limit::LimitFault;
 use domain::push::{Audience, Frame, PushJob, PushQueue};
 use domain::socket::{Holder, TICKET_LIFE, Ticket, TicketStore};
-use lambda_kit::http::{self, BadRequest, Fields, Gate, Method, Request, RequestExt as _, Response, StatusCode};
+use lambda_kit::http::{self, BadRequest, Fields, Gate, Request, RequestExt as _, Response, StatusCode};
 use lambda_kit::random;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -53,10 +53,7 @@ pub(crate) async fn answer(
     request: Request,
     now: OffsetDateTime,
 ) -> Result<Response, Stopped> {
-    let caller = gate.admit(&request, Scope::Chat, now).await?;
-    if request.method() != Method::GET {
-        gate.count(&caller, "chat", now).await?;
-    }
+    let caller = gate.enter::<Stopped>(&request, Scope::Chat, "chat", now).await?;
     let path = request.raw_http_path().to_owned();
     let segments: Vec<&str> = path.strip_prefix("/v1/").unwrap_or_default().split('/').collect();
     match (request.method().as_str(), segments.as_slice()) {
@@ -414,6 +411,7 @@ mod tests {
     use domain::access::{AccessToken, TokenSigner as _};
     use domain::id::{ClientId, FamilyId};
     use domain::push::FrameKind;
+    use lambda_kit::http::Method;
     use secrecy::ExposeSecret as _;
     use testkit::sample::{NOW, conversation, session_id, tenant_id, user_id};
     use testkit::{MemoryChat, MemoryLimiter, MemoryRoom, MemoryTokens};

@@ -14,7 +14,7 @@ use domain::upload::object::URL_LIFE;
 use domain::upload::plan::{CHUNK_BYTES, ChunkPlan, MAX_CHUNK_BYTES, MAX_FILE_BYTES, MIN_CHUNK_BYTES};
 use domain::upload::request::{FIRST_URLS, Initiate, URLS_AT_ONCE, WantedChunk};
 use domain::upload::{Origin, Status, media, name};
-use lambda_kit::http::{self, BadRequest, Fields, Gate, Method, Request, RequestExt as _, Response, StatusCode};
+use lambda_kit::http::{self, BadRequest, Fields, Gate, Request, RequestExt as _, Response, StatusCode};
 use lambda_kit::random;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -30,10 +30,7 @@ pub(crate) async fn answer(
     request: Request,
     now: OffsetDateTime,
 ) -> Result<Response, Stopped> {
-    let caller = gate.admit(&request, Scope::Files, now).await?;
-    if request.method() != Method::GET {
-        gate.count(&caller, "files", now).await?;
-    }
+    let caller = gate.enter::<Stopped>(&request, Scope::Files, "files", now).await?;
     let path = request.raw_http_path().to_owned();
     let segments: Vec<&str> = path.strip_prefix("/v1/files/").unwrap_or_default().split('/').collect();
     match (request.method().as_str(), segments.as_slice()) {
@@ -274,7 +271,7 @@ mod tests {
     use domain::access::AccessTokenVerifier;
     use domain::id::{ClientId, FamilyId, TenantId};
     use domain::upload::object::ChunkObjects as _;
-    use lambda_kit::http::header;
+    use lambda_kit::http::{Method, header};
     use testkit::sample::{NOW, conversation, user_id};
     use testkit::{MemoryBucket, MemoryChat, MemoryLimiter, MemoryMergeQueue, MemoryUploads};
 

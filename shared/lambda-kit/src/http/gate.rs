@@ -5,6 +5,7 @@ use std::sync::Arc;
 use domain::access::{AccessFault, AccessTokenVerifier, Caller, Scope};
 use domain::limit::{LimitFault, Limiter};
 use lambda_http::Request;
+use lambda_http::http::Method;
 use time::OffsetDateTime;
 
 use super::caller;
@@ -29,8 +30,23 @@ impl Gate {
         Ok(caller)
     }
 
-    /// Counts a change that the caller's user makes. Each part of the API (`chat`, `files`) counts for itself.
-    pub async fn count(&self, caller: &Caller, part: &str, now: OffsetDateTime) -> Result<(), LimitFault> {
+    /// As [`Gate::admit`], and the request counts as a change that the caller's user makes, unless it is a GET: looking is free. Each part of the API
+    /// (`chat`, `files`) counts for itself.
+    pub async fn enter<E: From<AccessFault> + From<LimitFault>>(
+        &self,
+        request: &Request,
+        scope: Scope,
+        part: &str,
+        now: OffsetDateTime,
+    ) -> Result<Caller, E> {
+        let caller = self.admit(request, scope, now).await?;
+        if request.method() != Method::GET {
+            self.count(&caller, part, now).await?;
+        }
+        Ok(caller)
+    }
+
+    async fn count(&self, caller: &Caller, part: &str, now: OffsetDateTime) -> Result<(), LimitFault> {
         let key = format!("{part}#{}#{}", caller.tenant_id, caller.user_id);
         self.limiter.take(&key, caller.changes(), now).await
     }
@@ -89,6 +105,34 @@ mod tests {
         assert!(matches!(refused, Err(AccessFault::MissingScope(Scope::Files))));
         assert!(matches!(gate.admit(&request("bad"), Scope::Chat, NOW).await, Err(AccessFault::Invalid)));
         assert!(matches!(gate.admit(&Request::default(), Scope::Chat, NOW).await, Err(AccessFault::Missing)));
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    enum Refused {
+        #[error(transparent)]
+        Access(#[from] AccessFault),
+        #[error(transparent)]
+        Limit(#[from] LimitFault),
+    }
+
+    #[tokio::test]
+    async fn looking_is_free_and_whatever_else_counts() {
+        let gate = gate();
+        let request = |method: Method, token: &str| {
+            let mut request = Request::default();
+            *request.method_mut() = method;
+            request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+            request
+        };
+        let enter = async |method: Method, token: &str| -> Result<Caller, Refused> {
+            gate.enter(&request(method, token), Scope::Chat, "chat", NOW).await
+        };
+        for _ in 0..60 {
+            assert!(enter(Method::DELETE, "good").await.is_ok());
+            assert!(matches!(enter(Method::POST, "bad").await, Err(Refused::Access(_))), "which counts for nobody");
+        }
+        assert!(matches!(enter(Method::POST, "good").await, Err(Refused::Limit(_))));
+        assert!(enter(Method::GET, "good").await.is_ok());
     }
 
     #[tokio::test]
