@@ -193,7 +193,9 @@ pub(crate) async fn count(reader: &Reader, args: CountArgs) -> Result<(), CliFau
 pub(crate) async fn dump(lake: &Lake, args: DumpArgs) -> Result<(), CliFault> {
     let name = args.file;
     let unreadable = |cause: ParquetError| CliFault::Failed(format!("`{name}` cannot be read: {cause}"));
-    let bytes = lake.read_file(args.table, &name).await?;
+    let bytes = lake.read_object(&lake.file_key(args.table, &name).await?).await?;
+    let none = || CliFault::Argument(format!("the table `{}` has no file `{name}`", args.table));
+    let bytes = bytes.ok_or_else(none)?;
     let rows = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|file| file.build()).map_err(unreadable)?;
     let mut writer = Writer::new(args.format, args.output)?;
     for rows in rows {
